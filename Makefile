@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+# make                  builds build/vmm and build/vmm-img
+# make demo             a Debian cloud image with cloud-init in this terminal (DEMO=batch: without one)
+# make check            every test;  make check-quick: all but the lab, in a minute
+# make bench            side by side with QEMU
+# make deps             installs what is missing (Debian, Ubuntu)
+# ./configure --help    options; SAN=1 builds the tests' own sanitised tree by itself
+
+ifeq ($(filter deps clean distclean help demo,$(MAKECMDGOALS)),)
+-include config.mk
+config.mk: configure
+	@if [ -e config.mk ]; then ./configure $(CONFIGURE_ARGS); else tests/deps build && ./configure; fi
+endif
+BUILD ?= build
+
+.DEFAULT_GOAL := all
+.PHONY: all check check-quick bench demo deps install clean distclean format tests help
+.DELETE_ON_ERROR:
+
+# Rooms: every .c of a folder is that room's. Programs' main files are no room's.
+core    := $(wildcard vmm/core/*.c)
+chardev := $(wildcard vmm/chardev/*.c)
+control := $(wildcard vmm/control/*.c)
+state   := $(wildcard vmm/state/*.c)
+cli     := $(wildcard vmm/cli/*.c)
+hw      := $(wildcard hw/*.c hw/*/*.c)
+img_main := $(wildcard block/img/*.c)
+block   := $(wildcard block/*.c block/qcow2/*.c block/engine/*.c block/format/*.c)
+net     := $(wildcard net/*.c)
+accel   := $(wildcard accel/*.c accel/*/*.c)
+target  := $(wildcard target-x86/*.c target-x86/*/*.c)
+program := $(wildcard vmm/*.c)
+
+LIBS := $(JANSSON_LIBS) $(LIBURING_LIBS) $(LIBAIO_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS) $(FDT_LIBS) \
+	$(SLIRP_LIBS) $(ISOFS_LIBS) $(SECCOMP_LIBS) $(CAPNG_LIBS) $(NUMA_LIBS) -lm
+INCS := $(JANSSON_CFLAGS) $(LIBURING_CFLAGS) $(ZLIB_CFLAGS) $(ZSTD_CFLAGS) $(FDT_CFLAGS) \
+	$(SLIRP_CFLAGS) $(ISOFS_CFLAGS) $(SECCOMP_CFLAGS) $(CAPNG_CFLAGS) $(NUMA_CFLAGS)
+
+obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+rooms := core chardev control state cli hw block net accel target
+archives := $(foreach r,$(rooms),$(BUILD)/lib$(r).a)
+define room
+$(BUILD)/lib$(1).a: $$(call obj,$$($(1)))
+	$$(Q)rm -f $$@ && $(AR) rcs $$@ $$^
+endef
+$(foreach r,$(rooms),$(eval $(call room,$(r))))
+
+Q := $(if $(V),,@)
+$(BUILD)/obj/%.o: %.c config.mk
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  CC  $<")
+	$(Q)$(CC) $(CFLAGS) $(INCS) -MMD -MP -c $< -o $@
+
+all: $(BUILD)/vmm $(BUILD)/vmm-img
+$(BUILD)/vmm: $(call obj,$(program)) $(archives)
+	$(if $(V),,@echo "  LD  $@")
+	$(Q)$(CC) $(LDFLAGS) $(call obj,$(program)) -Wl,--start-group $(archives) -Wl,--end-group $(LIBS) -o $@
+$(BUILD)/vmm-img: $(call obj,$(img_main)) $(BUILD)/libblock.a $(BUILD)/libcore.a
+	$(if $(V),,@echo "  LD  $@")
+	$(Q)$(CC) $(LDFLAGS) $(call obj,$(img_main)) $(BUILD)/libblock.a $(BUILD)/libcore.a $(LIBS) -o $@
+
+# One cmocka program for each tests/unit/*.c and tests/device/*.c; what they share is in tests/lib.
+unit_tests := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/*.c tests/device/*.c))
+tests_lib := $(wildcard tests/lib/*.c)
+tests: $(unit_tests)
+$(BUILD)/libtests.a: $(call obj,$(tests_lib))
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+$(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(BUILD)/libtests.a $(archives)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS) $< -Wl,--start-group $(BUILD)/libtests.a $(archives) -Wl,--end-group \
+		$(LIBS) $(CMOCKA_LIBS) -o $@
+.SECONDARY:
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+
+check:
+	@tests/run all
+check-quick:
+	@tests/run quick
+bench: all
+	@tests/bench/run
+demo:
+	@tests/demo $(DEMO)
+deps:
+	@tests/deps all
+format:
+	clang-format -i $$(git ls-files '*.c' '*.h')
+help:
+	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
+
+install: all
+	install -D -m 755 $(BUILD)/vmm $(DESTDIR)$(PREFIX)/bin/vmm
+	install -D -m 755 $(BUILD)/vmm-img $(DESTDIR)$(PREFIX)/bin/vmm-img
+clean:
+	rm -rf $(BUILD)
+distclean: clean
+	rm -f config.mk config.h config.log

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a guest CPU engine must do: memory slots, vCPUs, interrupts, doorbells. One implementation
+ * (kvm/) serves today; nothing outside this room names it.
+ *
+ * Threads: the main thread creates and destroys everything and maps memory; a vCPU's functions are
+ * called on its own thread, or while it is paused. Kick, interrupts, slots: any thread.
+ */
+#ifndef ACCEL_ACCEL_H
+#define ACCEL_ACCEL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vmm/core/error.h"
+#include "vmm/core/io_bus.h"
+#include "vmm/core/irq.h"
+#include "vmm/core/vm.h"
+
+enum irqchip_mode {
+	IRQCHIP_KERNEL, /* PIC, IOAPIC, PIT and local APICs in the accelerator */
+	IRQCHIP_SPLIT,	/* local APICs only; the board brings the rest */
+};
+
+struct accel_config {
+	enum irqchip_mode irqchip;
+	unsigned max_cpus;
+	bool pit; /* IRQCHIP_KERNEL: an i8254 in the accelerator */
+	bool mem_merge, dump_core; /* madvise of guest RAM is the board's; kept for completeness */
+};
+
+enum {
+	ACCEL_MEM_READONLY = 1 << 0, /* guest writes exit as MMIO */
+	ACCEL_MEM_DIRTY_LOG = 1 << 1,
+};
+
+struct accel;
+struct vcpu;
+
+enum vcpu_exit_kind {
+	VCPU_EXIT_INTR,	      /* kicked, or a signal: look at the flags and come back */
+	VCPU_EXIT_IO,	      /* port access: count items of size bytes */
+	VCPU_EXIT_MMIO,
+	VCPU_EXIT_HLT,	      /* only without an irqchip */
+	VCPU_EXIT_SHUTDOWN,   /* triple fault */
+	VCPU_EXIT_RESET,      /* the engine says the guest asked to be reset */
+	VCPU_EXIT_POWEROFF,
+	VCPU_EXIT_CRASH,      /* paravirtual panic */
+	VCPU_EXIT_EOI,	      /* split irqchip: vector of an ended level interrupt */
+	VCPU_EXIT_MSR_READ, VCPU_EXIT_MSR_WRITE,
+	VCPU_EXIT_DEBUG,
+	VCPU_EXIT_INTERNAL_ERROR, /* cannot go on: report[] tells */
+};
+
+struct vcpu_exit {
+	enum vcpu_exit_kind kind;
+	union {
+		struct {
+			uint16_t port;
+			uint8_t size; /* 1, 2, 4 */
+			bool write;
+			uint32_t count;
+			void *data; /* count * size bytes, in the vCPU's run area */
+		} io;
+		struct {
+			uint64_t addr;
+			uint8_t *data; /* 8 bytes */
+			uint32_t len;  /* 1..8 */
+			bool write;
+		} mmio;
+		struct {
+			uint32_t index;
+			uint64_t value;	  /* in for write, out for read */
+			uint8_t *refused; /* set to 1: #GP in the guest */
+			uint64_t *result;
+		} msr;
+		uint8_t eoi_vector;
+	};
+};
+
+struct accel_ops {
+	void (*destroy)(struct accel *a);
+
+	/* One slot of guest-visible memory. size, gpa, hva: page aligned. Slots may not overlap: unmap
+	 * first. 0 or -errno. */
+	int (*mem_map)(struct accel *a, uint64_t gpa, uint64_t size, void *hva, uint32_t flags);
+	int (*mem_unmap)(struct accel *a, uint64_t gpa, uint64_t size);
+	/* Fetches and clears: one bit a page of the slot that begins at gpa. */
+	int (*dirty_get)(struct accel *a, uint64_t gpa, uint64_t size, uint64_t *bitmap);
+
+	struct vcpu *(*vcpu_create)(struct accel *a, unsigned index, uint32_t apic_id,
+				    struct error **err);
+	void (*vcpu_destroy)(struct vcpu *v);
+	/* Runs the guest until it exits; fills exit. Completing an I/O read exit happens by calling
+	 * again. */
+	void (*vcpu_run)(struct vcpu *v, struct vcpu_exit *exit);
+	/* Makes vcpu_run return INTR, now or at its next call. Any thread. */
+	void (*vcpu_kick)(struct vcpu *v);
+	/* Finishes a pending I/O exit without running the guest, so that state can be read. */
+	void (*vcpu_complete_io)(struct vcpu *v);
+	/* What went wrong at the last INTERNAL_ERROR, in several lines: registers, the instruction's
+	 * bytes, what they mean. */
+	void (*vcpu_report)(struct vcpu *v, char *buf, size_t len);
+
+	/* IRQCHIP_KERNEL: input line n (GSI). */
+	int (*irq_set)(struct accel *a, unsigned gsi, bool level);
+	/* An eventfd raises gsi; resample >= 0 is signalled when the guest ends the interrupt. */
+	int (*irqfd_add)(struct accel *a, int fd, unsigned gsi, int resample);
+	int (*irqfd_remove)(struct accel *a, int fd, unsigned gsi);
+
+	/* Guest time, saved and restored with the machine and told to stop while it is paused. ns. */
+	int (*clock_get)(struct accel *a, uint64_t *ns);
+	int (*clock_set)(struct accel *a, uint64_t ns);
+
+	/* accel/x86.h */
+	const struct accel_x86_ops *x86;
+};
+
+struct accel {
+	const struct accel_ops *ops;
+	struct vm *vm;
+	struct accel_config config;
+	struct msi_sink msi;	  /* becomes vm->msi */
+	struct irq_line gsi[24];  /* IRQCHIP_KERNEL: becomes vm->gsi */
+};
+
+struct accel_desc {
+	const char *name; /* "kvm" */
+	const char *help;
+	/* Opens, checks what is needed, installs doorbells on vm->pio and vm->mmio. */
+	struct accel *(*open)(struct vm *vm, const struct accel_config *config, struct error **err);
+};
+/* Ends with NULL. */
+extern const struct accel_desc *const accel_table[];
+
+/*
+ * The vCPU thread (vcpu.c): runs, dispatches exits on the buses, stops when asked. Fills in
+ * vm->cpu_ops. The engine's struct begins with struct vcpu.
+ */
+struct vcpu {
+	struct accel *accel;
+	unsigned index;
+	uint32_t apic_id;
+	pthread_t thread;
+	bool thread_started;
+	_Atomic bool paused; /* out of the guest, waiting */
+	bool halted_for_ever; /* internal error: never entered again until reset */
+	struct io_reader pio_reader, mmio_reader;
+	/* Puts the CPU into its state after reset (target-x86); on the vCPU's thread or while paused. */
+	bool (*reset)(struct vcpu *v, void *opaque);
+	void *reset_opaque;
+	/* MSR and EOI exits, for the board; may be NULL. */
+	bool (*msr_access)(struct vcpu *v, struct vcpu_exit *exit);
+	void (*eoi)(struct vcpu *v, uint8_t vector);
+	struct vcpu *next;
+};
+
+/* Creates count vCPUs of the machine with the given APIC ids, threads not yet started. */
+bool vcpus_create(struct accel *a, unsigned count, const uint32_t *apic_ids, struct error **err);
+/* Starts the threads, paused. */
+bool vcpus_start(struct vm *vm, struct error **err);
+/* Stops and joins them, destroys the vCPUs. */
+void vcpus_destroy(struct vm *vm);
+struct vcpu *vcpu_get(struct vm *vm, unsigned index);
+/* Runs fn on the vCPU's thread, out of the guest, and waits. Main thread. */
+void vcpu_call(struct vcpu *v, void (*fn)(struct vcpu *v, void *opaque), void *opaque);
+
+#endif

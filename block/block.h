@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Disks: nodes that stack (virtio-blk -> throttle -> qcow2 -> file), one way in and one way out.
+ *
+ * A node belongs to one event loop; its functions are called on that loop's thread, or while nobody
+ * runs the loop. It moves to another loop only by block_set_loop(), which drains it first.
+ *
+ *   block_submit(req)   starts a request; never calls done from inside
+ *   req->done(req, ret) exactly once, on the node's loop; ret 0 or -errno
+ *
+ * Requests in flight at the same time may be carried out in any order. A flush makes every write
+ * that was done before the flush was submitted durable. Offsets and lengths are bytes; a node with
+ * block_limits().request_alignment > 1 takes care of unaligned requests itself.
+ */
+#ifndef BLOCK_BLOCK_H
+#define BLOCK_BLOCK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "vmm/core/error.h"
+#include "vmm/core/evloop.h"
+#include "vmm/core/notifier.h"
+#include "vmm/core/opts.h"
+
+enum block_op {
+	BLOCK_READ,
+	BLOCK_WRITE,
+	BLOCK_FLUSH,
+	BLOCK_DISCARD,	    /* the bytes may become anything readable; a hint */
+	BLOCK_WRITE_ZEROES, /* the bytes read as zero afterwards */
+};
+
+enum {
+	BLOCK_FUA = 1 << 0,	  /* WRITE, WRITE_ZEROES: durable when done */
+	BLOCK_MAY_UNMAP = 1 << 1, /* WRITE_ZEROES: space may be given back */
+};
+
+struct block_node;
+
+/*
+ * Embedded by the submitter, last in its struct, with block_req_size(node) bytes in all: the drivers'
+ * context for the request lies behind it, so that no I/O allocates. The submitter fills op .. ctx
+ * each time and leaves the struct, the iov array and the buffers alone until done.
+ */
+struct block_req {
+	struct block_node *node;
+	enum block_op op;
+	uint32_t flags;
+	uint64_t offset, bytes; /* FLUSH: both 0 */
+	const struct iovec *iov; /* READ, WRITE: bytes in all */
+	int iovcnt;
+	void (*done)(struct block_req *req, int ret);
+	void *ctx;
+	_Alignas(16) unsigned char driver[];
+};
+
+/* sizeof(struct block_req) and what the drivers below need. Changes only while drained. */
+size_t block_req_size(const struct block_node *node);
+void block_submit(struct block_req *req);
+
+/*
+ * Opens what opts name (-blockdev's keys, or -drive's file, format, cache, aio, ...; block/options.c
+ * has the table) with all nodes below it. The reference belongs to the caller.
+ */
+struct block_node *block_open(struct evloop *loop, struct opts *opts, struct error **err);
+void block_ref(struct block_node *node);
+/* The last reference closes: flushes metadata, releases locks. Drained by then. */
+void block_unref(struct block_node *node);
+
+/* Waits until nothing is in flight in node or below; runs the loop meanwhile. No new requests may
+ * be submitted by then. */
+void block_drain(struct block_node *node);
+void block_set_loop(struct block_node *node, struct evloop *loop);
+
+/* For set-up, tools and slow devices: submits and runs the node's loop until done. 0 or -errno. */
+int block_pread(struct block_node *node, uint64_t offset, void *buf, size_t bytes);
+int block_pwrite(struct block_node *node, uint64_t offset, const void *buf, size_t bytes,
+		 uint32_t flags);
+int block_flush(struct block_node *node);
+
+struct block_limits {
+	uint32_t request_alignment; /* bytes; 1: any */
+	uint32_t max_iov;
+	uint64_t max_transfer;	    /* bytes in one read or write */
+	uint32_t discard_alignment; /* bytes; what discards should be aligned to */
+	uint64_t max_discard, max_write_zeroes;
+	uint32_t physical_block; /* bytes; the host's, for topology */
+	bool discard, write_zeroes;
+};
+
+uint64_t block_length(const struct block_node *node); /* bytes, multiple of 512 */
+bool block_read_only(const struct block_node *node);
+const struct block_limits *block_limits(const struct block_node *node);
+const char *block_name(const struct block_node *node);	/* node-name */
+const char *block_format(const struct block_node *node); /* "qcow2" */
+const char *block_filename(const struct block_node *node);
+/* data: the node. On the node's loop, after the size changed. */
+struct notifier_list *block_resize_notifiers(struct block_node *node);
+/* -drive cache=, and virtio's config-wce: with writeback off every write is FUA. */
+void block_set_writeback(struct block_node *node, bool writeback);
+bool block_writeback(const struct block_node *node);
+
+/* What to do when the host fails a request. */
+enum block_on_error { BLOCK_ERR_REPORT, BLOCK_ERR_IGNORE, BLOCK_ERR_STOP, BLOCK_ERR_ENOSPC };
+/* ENOSPC resolved: STOP for -ENOSPC, else REPORT. */
+enum block_on_error block_error_action(enum block_on_error policy, int ret);
+
+/*
+ * A guest's drive: the medium, which may be absent or change, and the policy. -drive makes it, one
+ * device takes it. Main thread; node is used on the node's loop.
+ */
+struct drive {
+	char *id;
+	struct block_node *node; /* NULL: no medium */
+	bool cdrom;		 /* media=cdrom */
+	bool removable_locked;	 /* the guest locked the tray */
+	enum block_on_error rerror, werror;
+	char *serial; /* or NULL */
+	const char *taken_by; /* the device's label, NULL while free */
+	/* The medium changed: node is new. Set by the device that took the drive; NULL if it cannot. */
+	void (*medium_changed)(struct drive *drive, void *opaque);
+	void *opaque;
+	struct drive *next;
+};
+
+#endif
