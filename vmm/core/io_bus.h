@@ -52,6 +52,7 @@ struct io_doorbell {
 	bool match;    /* only a write of this value */
 	uint64_t value;
 	int fd; /* eventfd */
+	bool in_kernel; /* the bus's own */
 };
 
 /* What an accelerator installs: puts doorbells into the kernel (ioeventfd). 0 or -errno; a refused

@@ -74,6 +74,8 @@ const struct prop *prop_find(const struct prop_set *sets, const char *name,
 			     const struct prop_set **set);
 /* Frees owned strings. */
 void prop_release(const struct prop_set *sets, void *object);
+/* "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx" */
+bool parse_uuid(const char *s, uint8_t uuid[16]);
 const char *prop_type_name(const struct prop *prop);
 
 #endif
