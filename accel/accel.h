@@ -10,9 +10,11 @@
 #define ACCEL_ACCEL_H
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "vmm/core/error.h"
 #include "vmm/core/io_bus.h"
@@ -83,8 +85,14 @@ struct vcpu_exit {
 struct accel_ops {
 	void (*destroy)(struct accel *a);
 
-	/* One slot of guest-visible memory. size, gpa, hva: page aligned. Slots may not overlap: unmap
-	 * first. 0 or -errno. */
+	/*
+	 * One slot of guest-visible memory. size, gpa, hva: page aligned. Slots may not overlap: unmap
+	 * first; between the two the range is nobody's. The same gpa, size and hva once more changes
+	 * ACCEL_MEM_DIRTY_LOG in place. 0 or -errno (-EEXIST: overlap, -ENOSPC: no slot left).
+	 *
+	 * Map what is there from the start before vcpus_create(): creating interrupt controllers and
+	 * doorbells leaves the kernel with work for which a later change of slots waits 10 ms or so.
+	 */
 	int (*mem_map)(struct accel *a, uint64_t gpa, uint64_t size, void *hva, uint32_t flags);
 	int (*mem_unmap)(struct accel *a, uint64_t gpa, uint64_t size);
 	/* Fetches and clears: one bit a page of the slot that begins at gpa. */
@@ -98,19 +106,27 @@ struct accel_ops {
 	void (*vcpu_run)(struct vcpu *v, struct vcpu_exit *exit);
 	/* Makes vcpu_run return INTR, now or at its next call. Any thread. */
 	void (*vcpu_kick)(struct vcpu *v);
-	/* Finishes a pending I/O exit without running the guest, so that state can be read. */
-	void (*vcpu_complete_io)(struct vcpu *v);
+	/* Finishes a pending I/O exit without running the guest, so that state can be read. True: that
+	 * led to another exit, to be dispatched before calling again. On the vCPU's thread. */
+	bool (*vcpu_complete_io)(struct vcpu *v, struct vcpu_exit *exit);
 	/* What went wrong at the last INTERNAL_ERROR, in several lines: registers, the instruction's
 	 * bytes, what they mean. */
 	void (*vcpu_report)(struct vcpu *v, char *buf, size_t len);
 
-	/* IRQCHIP_KERNEL: input line n (GSI). */
+	/* Every vCPU is out of the guest: its clock stops. Every vCPU is about to enter it (again).
+	 * Main thread, by turns, beginning with resume. */
+	void (*pause)(struct accel *a);
+	void (*resume)(struct accel *a);
+
+	/* IRQCHIP_KERNEL: input line n (GSI). GSI 0 leads to the PIC's input 0 and the I/O APIC's pin 2;
+	 * the others to the pins of their number. -ENOSYS with IRQCHIP_SPLIT: the board's I/O APIC
+	 * sends through the msi sink and tells it msi_ioapic_pin(). */
 	int (*irq_set)(struct accel *a, unsigned gsi, bool level);
 	/* An eventfd raises gsi; resample >= 0 is signalled when the guest ends the interrupt. */
 	int (*irqfd_add)(struct accel *a, int fd, unsigned gsi, int resample);
 	int (*irqfd_remove)(struct accel *a, int fd, unsigned gsi);
 
-	/* Guest time, saved and restored with the machine and told to stop while it is paused. ns. */
+	/* Guest time, saved and restored with the machine; it stands while that is paused. ns. */
 	int (*clock_get)(struct accel *a, uint64_t *ns);
 	int (*clock_set)(struct accel *a, uint64_t ns);
 
@@ -134,19 +150,24 @@ struct accel_desc {
 };
 /* Ends with NULL. */
 extern const struct accel_desc *const accel_table[];
+const struct accel_desc *accel_find(const char *name);
+/* What -accel help prints. */
+void accel_help(FILE *out);
 
 /*
  * The vCPU thread (vcpu.c): runs, dispatches exits on the buses, stops when asked. Fills in
  * vm->cpu_ops. The engine's struct begins with struct vcpu.
  */
+#define VCPU_SIGNAL (SIGRTMIN) /* gets a thread out of the guest; its handler does nothing */
+
 struct vcpu {
 	struct accel *accel;
 	unsigned index;
 	uint32_t apic_id;
 	pthread_t thread;
 	bool thread_started;
-	_Atomic bool paused; /* out of the guest, waiting */
-	bool halted_for_ever; /* internal error: never entered again until reset */
+	_Atomic bool paused;	      /* out of the guest, waiting */
+	_Atomic bool halted_for_ever; /* internal error: never entered again until reset */
 	struct io_reader pio_reader, mmio_reader;
 	/* Puts the CPU into its state after reset (target-x86); on the vCPU's thread or while paused. */
 	bool (*reset)(struct vcpu *v, void *opaque);
@@ -155,6 +176,13 @@ struct vcpu {
 	bool (*msr_access)(struct vcpu *v, struct vcpu_exit *exit);
 	void (*eoi)(struct vcpu *v, uint8_t vector);
 	struct vcpu *next;
+
+	/* vcpu.c's, under its lock unless atomic */
+	pthread_cond_t wake;
+	_Atomic bool attention; /* leave the run loop and look at the rest */
+	bool io_pending;	/* the vCPU thread's: the last exit has a second half */
+	void (*call_fn)(struct vcpu *v, void *opaque);
+	void *call_opaque;
 };
 
 /* Creates count vCPUs of the machine with the given APIC ids, threads not yet started. */

@@ -55,6 +55,17 @@ struct msi_sink_ops {
 			 uint32_t requester);
 	int (*route_update)(struct msi_sink *sink, struct msi_route *route, struct msi_msg msg);
 	void (*route_remove)(struct msi_sink *sink, struct msi_route *route);
+	/* Routes bound or changed between the two take effect together at the last end; that is what
+	 * costs. Nests. May be NULL: use msi_batch_begin() and msi_batch_end(). */
+	void (*batch_begin)(struct msi_sink *sink);
+	void (*batch_end)(struct msi_sink *sink);
+	/*
+	 * For an I/O APIC that is a device of ours while the local APICs are the accelerator's: tells
+	 * which message an input sends while it is unmasked, so that the end of a level-triggered
+	 * interrupt (bit 15 of data) is told to the board. NULL msg: masked. The message itself still
+	 * goes through send(). May be NULL, or do nothing, where nobody needs it.
+	 */
+	void (*ioapic_pin)(struct msi_sink *sink, unsigned pin, const struct msi_msg *msg);
 };
 struct msi_sink {
 	const struct msi_sink_ops *ops;
@@ -64,6 +75,24 @@ struct msi_sink {
 static inline void msi_send(struct msi_sink *sink, struct msi_msg msg, uint32_t requester)
 {
 	sink->ops->send(sink, msg, requester);
+}
+
+static inline void msi_batch_begin(struct msi_sink *sink)
+{
+	if (sink->ops->batch_begin)
+		sink->ops->batch_begin(sink);
+}
+
+static inline void msi_batch_end(struct msi_sink *sink)
+{
+	if (sink->ops->batch_end)
+		sink->ops->batch_end(sink);
+}
+
+static inline void msi_ioapic_pin(struct msi_sink *sink, unsigned pin, const struct msi_msg *msg)
+{
+	if (sink->ops->ioapic_pin)
+		sink->ops->ioapic_pin(sink, pin, msg);
 }
 
 #endif
