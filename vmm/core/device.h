@@ -7,7 +7,8 @@
  *
  *   device_new()      zeroed, defaults, desc->init
  *   device_set()      properties from text
- *   device_realize()  the bus gives it a place (bus->attach), desc->realize makes it work
+ *   device_realize()  the bus gives it a place (bus->attach), desc->realize makes it work,
+ *                     bus->plugged shows it to the guest
  *   desc->reset       at power-on and at every reset of the machine or its bus
  *   device_unplug()   asks; desc->unplug talks to the guest, or NULL: at once
  *   device_free()     desc->unrealize (if realized), bus->detach, desc->destroy, freed
@@ -57,6 +58,8 @@ struct bus {
 	/* Finds or checks the place asked for in the device's properties. */
 	bool (*attach)(struct bus *bus, struct device *dev, struct error **err);
 	void (*detach)(struct bus *bus, struct device *dev);
+	/* desc->realize succeeded: the guest may see it from now on. NULL: nothing to do. */
+	void (*plugged)(struct bus *bus, struct device *dev);
 	/* Whether a further device fits: what -device without bus= asks. NULL: always. */
 	bool (*has_room)(struct bus *bus);
 };
