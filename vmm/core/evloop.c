@@ -417,9 +417,25 @@ void evloop_hook_del(struct evloop *loop, struct ev_hook *hook)
 	hook->pprev = NULL;
 }
 
+static bool call_poll_ends(struct evloop *loop)
+{
+	bool any = false;
+
+	for (struct ev_hook *h = loop->hooks; h; h = loop->hook_next) {
+		loop->hook_next = h->next;
+		if (h->poll_end && h->poll_end(h->opaque))
+			any = true;
+	}
+	return any;
+}
+
 void evloop_set_poll_ns(struct evloop *loop, int64_t ns)
 {
+	bool ended = loop->poll_ns && !ns;
+
 	loop->poll_ns = ns;
+	if (ended)
+		call_poll_ends(loop);
 }
 
 static void call_before_sleep(struct evloop *loop)
@@ -453,9 +469,9 @@ static bool poll_phase(struct evloop *loop, int64_t timeout_ns)
 			return true;
 		if (atomic_load_explicit(&loop->posted, memory_order_relaxed) ||
 		    atomic_load_explicit(&loop->stop, memory_order_relaxed))
-			return false;
+			break;
 	} while (clock_read(CLOCK_MONOTONIC) < end);
-	return false;
+	return call_poll_ends(loop);
 }
 
 static int64_t until_next(struct evloop *loop, int64_t timeout_ns)

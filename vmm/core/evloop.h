@@ -100,11 +100,14 @@ void evloop_call(struct evloop *loop, void (*fn)(void *opaque), void *opaque);
 /*
  * Hooks around sleeping. before_sleep is called once a turn, after all callbacks and just before
  * the loop would wait: the place to submit what was batched. poll, if not NULL, is called in turn
- * with the waiting, up to the loop's polling time, and returns whether it found work.
+ * with the waiting, up to the loop's polling time, and returns whether it found work. poll_end is
+ * called when polling is over and the loop will wait: whoever silenced a source because it was being
+ * polled lets it speak again, and returns whether work came meanwhile.
  */
 struct ev_hook {
 	void (*before_sleep)(void *opaque);
 	bool (*poll)(void *opaque);
+	bool (*poll_end)(void *opaque);
 	void *opaque;
 	struct ev_hook *next, **pprev; /* the loop's own */
 };
