@@ -69,6 +69,7 @@ enum vm_event_kind {
 	VM_EVENT_BLOCK_IO_ERROR,
 	VM_EVENT_RTC_CHANGE,
 	VM_EVENT_TRAY_MOVED,
+	VM_EVENT_GUEST_CRASHLOADED,
 };
 
 /* What vm->events tells. Fields that a kind does not use are zero. */
