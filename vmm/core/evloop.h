@@ -3,7 +3,8 @@
  * Event loop: file descriptors, timers, deferred work, and hooks around sleeping.
  *
  * A loop is run by one thread at a time, its owner; everything registered with it is called on
- * that thread. Only evloop_post(), evloop_stop() and evloop_wake() may be called from others.
+ * that thread. Only evloop_post(), evloop_stop(), evloop_wake() and evloop_now() may be called from
+ * others.
  * Registered objects are embedded in their users, which must outlive the registration; the loop
  * never allocates for them. A callback may add, change or remove anything, itself included.
  *
@@ -43,7 +44,7 @@ void evloop_run(struct evloop *loop);
 bool evloop_run_once(struct evloop *loop, int64_t timeout_ns);
 void evloop_stop(struct evloop *loop);
 void evloop_wake(struct evloop *loop);
-int64_t evloop_now(const struct evloop *loop);
+int64_t evloop_now(const struct evloop *loop); /* any thread */
 /* Whether the calling thread is the one that runs the loop now (or nobody does). */
 bool evloop_is_mine(const struct evloop *loop);
 
