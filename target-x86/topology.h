@@ -10,8 +10,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "vmm/core/error.h"
-
 struct cpu_topology {
 	unsigned sockets, dies, cores, threads; /* in the machine, per socket, per die, per core */
 };
