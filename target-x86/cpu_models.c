@@ -23,12 +23,12 @@ enum {
 const struct cpu_model_desc cpu_models[] = {
 	{
 		.name = "host",
-		.help = "everything this host's KVM can give, as the host's own processor",
+		.help = "the host's processor, all that KVM gives of it",
 		.host = true,
 	},
 	{
 		.name = "max",
-		.help = "everything available here (the same as host)",
+		.help = "all features that can be had here: as host",
 		.host = true,
 	},
 	{
@@ -95,8 +95,9 @@ void cpu_help(FILE *out)
 		fprintf(out, "x86 %-20s  %s\n", cpu_models[i].name, cpu_models[i].help);
 	fprintf(out,
 		"\nProperties (NAME=VALUE):\n"
-		"  vendor model-id family model stepping level xlevel phys-bits host-phys-bits\n"
-		"  host-phys-bits-limit host-cache-info l3-cache kvm pmu migratable check enforce\n"
+		"  vendor model-id family model stepping level xlevel kvm pmu check enforce\n"
+		"  migratable phys-bits host-phys-bits host-phys-bits-limit host-cache-info\n"
+		"  l3-cache\n"
 		"\nRecognized CPUID flags:\n");
 	help_names(out);
 }
