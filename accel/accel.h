@@ -83,6 +83,7 @@ struct vcpu_exit {
 };
 
 struct accel_ops {
+	/* After vcpus_destroy() and vm_destroy(): devices use its message sink until then. */
 	void (*destroy)(struct accel *a);
 
 	/*
@@ -145,7 +146,8 @@ struct accel {
 struct accel_desc {
 	const char *name; /* "kvm" */
 	const char *help;
-	/* Opens, checks what is needed, installs doorbells on vm->pio and vm->mmio. */
+	/* Opens, checks what is needed. Serves the doorbells of vm->pio and vm->mmio from the first
+	 * resume on. */
 	struct accel *(*open)(struct vm *vm, const struct accel_config *config, struct error **err);
 };
 /* Ends with NULL. */

@@ -61,9 +61,9 @@ struct msi_sink_ops {
 	void (*batch_end)(struct msi_sink *sink);
 	/*
 	 * For an I/O APIC that is a device of ours while the local APICs are the accelerator's: tells
-	 * which message an input sends while it is unmasked, so that the end of a level-triggered
-	 * interrupt (bit 15 of data) is told to the board. NULL msg: masked. The message itself still
-	 * goes through send(). May be NULL, or do nothing, where nobody needs it.
+	 * which message an input's entry makes, masked or not, so that the end of a level-triggered
+	 * interrupt (bit 15 of data) is told to the board. NULL msg: none, as after reset. The message
+	 * itself still goes through send(). May be NULL, or do nothing, where nobody needs it.
 	 */
 	void (*ioapic_pin)(struct msi_sink *sink, unsigned pin, const struct msi_msg *msg);
 };
