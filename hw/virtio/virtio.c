@@ -411,7 +411,7 @@ bool virtio_init(struct virtio_device *vdev, const struct virtio_ops *ops, struc
 
 void virtio_exit(struct virtio_device *vdev)
 {
-	virtio_reset(vdev);
+	virtio_close(vdev);
 	notifier_remove(&vdev->vm->state_changed, &vdev->state_changed);
 	evloop_call(vdev->loop, detach_loop, vdev);
 	free_queues(vdev);
@@ -453,6 +453,14 @@ void virtio_reset(struct virtio_device *vdev)
 	pthread_mutex_unlock(&vdev->lock);
 	if (wait)
 		evloop_call(vdev->loop, reset_on_loop, vdev);
+}
+
+void virtio_close(struct virtio_device *vdev)
+{
+	pthread_mutex_lock(&vdev->lock);
+	vdev->closed = true;
+	pthread_mutex_unlock(&vdev->lock);
+	virtio_reset(vdev);
 }
 
 /* Lock held, and held again on return. False if the reset is not complete even then. */
@@ -520,7 +528,7 @@ void virtio_set_status(struct virtio_device *vdev, uint8_t status, bool legacy)
 		start_reset(vdev);
 		goto out;
 	}
-	if (!wait_reset(vdev, VIRTIO_RESET_WAIT_NS))
+	if (!wait_reset(vdev, VIRTIO_RESET_WAIT_NS) || vdev->closed)
 		goto out;
 	vdev->legacy = legacy;
 	status &= ~VIRTIO_STATUS_NEEDS_RESET;

@@ -107,6 +107,7 @@ struct virtio_kick {
 struct virtio_device {
 	const struct virtio_ops *ops;
 	const struct virtio_transport *transport;
+	void *transport_opaque;
 	struct vm *vm;
 	struct evloop *loop;
 	const char *label; /* for the log */
@@ -127,6 +128,7 @@ struct virtio_device {
 	uint8_t status;
 	uint8_t config_generation;
 	bool legacy; /* the driver uses the legacy interface */
+	bool closed; /* for good: no driver may start it */
 	uint64_t guest_features;
 
 	/* The loop's. */
@@ -205,6 +207,8 @@ void virtio_notify(struct virtio_device *vdev, unsigned index);
 /* The eventfd for a queue's doorbell. */
 int virtio_notify_fd(const struct virtio_device *vdev, unsigned index);
 
+/* Main thread: resets the device and keeps drivers from starting it again; virtio_exit() follows. */
+void virtio_close(struct virtio_device *vdev);
 /* Main thread: reset from outside (machine, bus, unplug); complete on return. */
 void virtio_reset(struct virtio_device *vdev);
 
