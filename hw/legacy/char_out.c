@@ -22,7 +22,7 @@ static bool drain(struct char_out *o)
 
 		/* Only this thread takes bytes out, so these stay where they are. */
 		pthread_mutex_unlock(o->lock);
-		uint32_t taken = MIN(chardev_write(o->chr, from, len), len);
+		uint32_t taken = (uint32_t)chardev_write(o->chr, from, len);
 		pthread_mutex_lock(o->lock);
 		if (!taken)
 			break;
