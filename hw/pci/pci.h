@@ -107,30 +107,39 @@ struct pci_info {
 	const struct pci_device_ops *ops;
 };
 
+/* Under msi_lock; the guest's registers are in config and mirrored here when they are written. */
 struct pci_msi {
 	uint8_t pos; /* 0: not there */
-	uint8_t vectors;
-	bool maskable, addr64;
-	uint32_t pending;
+	bool maskable;
+	_Atomic bool enabled;
+	uint8_t granted_log2;
+	struct msi_msg msg;
+	uint32_t mask, pending;
 };
 
+/* Under msi_lock. */
 struct pci_msix_vector {
 	uint8_t entry[PCI_MSIX_ENTRY_SIZE]; /* as in the table */
 	bool pending;
+	bool live;	     /* delivered at once: enabled, not masked */
+	bool told_live;	     /* what msix_changed was last called for */
+	bool routed;	     /* route is bound to notifier */
+	_Atomic bool direct; /* a write to notifier reaches the guest without our help */
 	uint32_t users;
-	_Atomic bool direct;		/* a write to notifier reaches the guest without our help */
-	bool shadow_masked;		/* what msix_changed was last told */
 	struct event_notifier notifier; /* made at first use, kept until the device goes */
 	struct msi_route route;
+	struct msi_msg routed_msg;
 };
 
 struct pci_msix {
 	uint8_t pos; /* 0: not there */
 	uint32_t count;
 	_Atomic bool enabled;
+	bool function_masked;
+	bool may_send;	/* bus mastering is on, the device is awake */
+	bool no_routes; /* the sink has none: all goes through send() */
 	struct pci_msix_vector *vectors;
 	struct pci_bar_region table, pba;
-	int exclusive_bar; /* -1: none */
 };
 
 struct pci_device {
@@ -161,7 +170,7 @@ struct pci_device {
 	uint8_t *rom_data;
 	uint32_t rom_size;
 
-	uint8_t pm_pos, express_pos, af_pos;
+	uint8_t pm_pos, express_pos;
 	struct pci_msi msi;
 	struct pci_msix msix;
 	pthread_mutex_t msi_lock;
@@ -171,7 +180,9 @@ struct pci_device {
 	bool intx_allowed; /* not disabled, no MSI or MSI-X in use */
 	int intx_asserted; /* the root's input that we hold up, or -1 */
 
-	bool resetting; /* under root->lock: answers with all ones until reset_work has run */
+	/* Under root->lock: a function or bus reset is due on the main loop; until then the device
+	 * answers with all ones. */
+	bool resetting;
 	struct ev_work reset_work;
 	struct log_ratelimit log;
 };
@@ -212,8 +223,8 @@ static inline bool pci_device_is_master(const struct pci_device *dev)
 /* Bus << 8 | devfn, as messages and DMA carry it. */
 uint16_t pci_requester_id(const struct pci_device *dev);
 
-/* BARs: in realize. A 64-bit one takes index n + 1 too. size: a power of two, at least 16 for memory
- * and 4 for ports. */
+/* BARs: in realize. A 64-bit one takes index n + 1 too. size: a power of two, at least 16 for
+ * memory and 4 for ports. */
 void pci_bar_init(struct pci_device *dev, unsigned n, enum pci_bar_type type, uint64_t size);
 /* region->io is filled except base. */
 void pci_bar_add_region(struct pci_device *dev, unsigned n, uint64_t offset,
@@ -314,7 +325,9 @@ struct pci_bus {
 	struct pci_device *bridge;		/* NULL on the root bus */
 	struct pci_device *devices[PCI_DEVFNS]; /* changes: main thread under root->lock */
 	bool express;
-	uint8_t first_slot, last_slot;	       /* that a user's device may have */
+	_Atomic uint8_t number;
+	bool off;			       /* under root->lock: the slot has no power */
+	uint8_t first_slot, last_slot;	       /* first that is given out unasked; last there is */
 	const struct pci_hotplug_ops *hotplug; /* NULL: none */
 };
 
@@ -323,7 +336,10 @@ void pci_bus_init(struct vm *vm, struct pci_bus *bus, const char *name, struct p
 		  struct pci_device *bridge, bool express);
 void pci_bus_destroy(struct pci_bus *bus);
 /* The bus number the guest or firmware gave; 0 for the root. */
-uint8_t pci_bus_number(const struct pci_bus *bus);
+static inline uint8_t pci_bus_number(const struct pci_bus *bus)
+{
+	return atomic_load_explicit(&((struct pci_bus *)bus)->number, memory_order_relaxed);
+}
 static inline bool pci_bus_is_root(const struct pci_bus *bus)
 {
 	return !bus->bridge;
@@ -354,11 +370,14 @@ struct pci_root {
 	uint16_t input_count[PCI_ROOT_INPUTS]; /* who holds it up */
 	uint32_t next_serial;
 	uint32_t config_address; /* port 0xcf8 */
+	const struct io_ops *reset_port;
+	void *reset_port_opaque;
 	struct io_region address_port, data_port, ecam;
 	bool ports_mapped, ecam_mapped;
 };
 
-/* name "pcie.0"; express: whether the bus takes PCI Express devices. */
+/* The message sink, vm->msi, must be there before the first MSI. name "pcie.0"; express: whether
+ * the bus takes PCI Express devices. */
 void pci_root_init(struct pci_root *root, struct vm *vm, const char *name, bool express);
 /* Devices on it are freed first. */
 void pci_root_destroy(struct pci_root *root);
@@ -366,13 +385,15 @@ void pci_root_destroy(struct pci_root *root);
 void pci_root_set_intx(struct pci_root *root, const struct pci_root_ops *ops, void *opaque);
 /* map_intx gives other answers now: moves what is held up. Any thread, no lock held. */
 void pci_root_intx_rerouted(struct pci_root *root);
-/* Ports 0xcf8 (4-byte accesses only; the others are other devices') and 0xcfc. */
+/* Ports 0xcf8 (accesses of 4 bytes) and 0xcfc. */
 bool pci_root_map_ports(struct pci_root *root, struct error **err);
+/* Who gets accesses of one byte to port 0xcf9, at offset 0: they lie inside the address port. */
+void pci_root_set_reset_port(struct pci_root *root, const struct io_ops *ops, void *opaque);
 /* The memory-mapped window: 1 MiB a bus; size 0 takes it away. Under root->lock or at set-up. */
 bool pci_root_set_ecam(struct pci_root *root, uint64_t base, uint64_t size, struct error **err);
 
-/* Configuration accesses as the buses make them; size 1, 2, 4, aligned or not, never across a
- * 4-byte boundary. All ones where nothing is. Any thread; takes root->lock. */
+/* Configuration accesses as the buses make them; size 1, 2 or 4. One that crosses a 4-byte boundary
+ * or the end, and one to where nothing is, reads as all ones. Any thread; takes root->lock. */
 uint32_t pci_config_read(struct pci_root *root, uint8_t bus, uint8_t devfn, unsigned offset,
 			 unsigned size);
 void pci_config_write(struct pci_root *root, uint8_t bus, uint8_t devfn, unsigned offset,

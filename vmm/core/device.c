@@ -82,6 +82,10 @@ bool device_realize(struct device *dev, struct bus *bus, struct error **err)
 		;
 	*p = dev;
 	dev->realized = true;
+	if (dev->hotplugged && dev->desc->reset)
+		dev->desc->reset(dev);
+	if (bus && bus->plugged)
+		bus->plugged(bus, dev);
 	return true;
 }
 
