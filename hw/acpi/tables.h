@@ -63,7 +63,8 @@ struct acpi_config {
 	unsigned io_window_count;
 	struct acpi_range mem_windows[ACPI_WINDOWS_MAX]; /* below or above 4 GiB, not across */
 	unsigned mem_window_count;
-	uint8_t lpc_devfn;		     /* slot << 3 | function of the ICH9 LPC bridge */
+	uint32_t pci_slots; /* bit n: slot n of bus 0 holds something, so it needs routing */
+	uint8_t lpc_devfn;  /* slot << 3 | function of the ICH9 LPC bridge */
 	uint8_t pirq[ACPI_PCI_SLOTS][4];     /* slot, pin (INTA 0): PIRQA is 0, PIRQH is 7 */
 	uint32_t pirq_gsi[8];		     /* in APIC mode */
 	uint8_t pirq_isa[ACPI_ISA_IRQS_MAX]; /* in PIC mode: what a link may be set to */
@@ -135,7 +136,13 @@ bool acpi_tables_place(const struct acpi_tables *tables, const struct guest_mem 
 		       uint64_t rsdp_gpa, uint64_t tables_gpa, uint64_t vmgenid_gpa);
 
 struct fw_cfg;
-/* Adds the three files, or replaces their bytes when they are there. */
-void acpi_tables_to_fw_cfg(const struct acpi_tables *tables, struct fw_cfg *fw);
+/*
+ * Adds the three files, or replaces their bytes when they are there: in that case any thread.
+ * refresh (may be NULL; counts when they are added) is called on a vCPU thread each time the guest
+ * selects one of the three, before it reads: firmware has placed the ECAM and BARs by then, so the
+ * board builds and replaces them once after each reset.
+ */
+void acpi_tables_to_fw_cfg(const struct acpi_tables *tables, struct fw_cfg *fw,
+			   void (*refresh)(void *opaque), void *opaque);
 
 #endif
