@@ -19,6 +19,7 @@
 #include "vmm/core/evloop.h"
 #include "vmm/core/io_bus.h"
 #include "vmm/core/irq.h"
+#include "vmm/core/log.h"
 #include "vmm/core/notifier.h"
 #include "vmm/core/state.h"
 
@@ -56,17 +57,18 @@ struct acpi_pm {
 
 	uint16_t pm1_sts, pm1_en, pm1_cnt;
 	uint8_t gpe0_sts[ACPI_PM_GPE0_LEN / 2], gpe0_en[ACPI_PM_GPE0_LEN / 2];
-	uint32_t smi_en, smi_sts;
+	uint32_t smi_en;
 
 	/* The PM timer counts guest time, which stands still while the guest is stopped. */
 	bool running;
-	int64_t guest_ns; /* guest time so far, as of the last stop */
-	int64_t resumed;  /* the loop's clock at the last start */
-	int64_t overflow; /* guest time at which TMR_STS is set next */
+	int64_t guest_ns;  /* guest time so far, as of the last stop */
+	int64_t resumed;   /* the loop's clock at the last start */
+	uint64_t overflow; /* ticks at which TMR_STS is set next */
 	struct ev_timer timer;
 	struct ev_work rearm; /* only the loop's thread may touch the timer */
 
 	struct notifier powerdown, state_changed;
+	struct log_ratelimit ratelimit;
 };
 
 extern const struct state_desc acpi_pm_state;

@@ -4,8 +4,8 @@
  * and linux/qemu_fw_cfg.h). Ports: selector and data at iobase, DMA at iobase + 4.
  *
  * The board makes one, adds items before the guest starts, and may replace a file's bytes at any
- * time. Registers: any vCPU thread, under the device's own lock, which is not held while select and
- * written are called. Adding: the main thread, before the first instruction.
+ * time. Registers: any vCPU thread, under the device's own lock, a leaf, which is not held while
+ * select is called. Adding: the main thread, before the first instruction.
  */
 #ifndef HW_FW_CFG_FW_CFG_H
 #define HW_FW_CFG_FW_CFG_H
@@ -51,6 +51,7 @@ enum {
 	FW_CFG_PORTS = 12, /* from iobase on, DMA included */
 	FW_CFG_NAME_MAX = 55,
 	FW_CFG_FILES_MAX = 1024,
+	FW_CFG_USER_FILE_MAX = 1 << 30, /* bytes of -fw_cfg file= */
 };
 
 struct fw_cfg;
@@ -61,11 +62,9 @@ struct fw_cfg_file {
 	void *data;
 	size_t len;
 	bool owned;    /* data came from malloc() and is freed with the device; else borrowed */
-	bool writable; /* by DMA */
+	bool writable; /* by DMA; then data is not const, and keeps its length */
 	/* The guest selected it, and will read it: a last chance to fw_cfg_replace(). NULL: none */
 	void (*select)(void *opaque);
-	/* The guest wrote [offset, offset + len) of data. NULL: none */
-	void (*written)(void *opaque, size_t offset, size_t len);
 	void *opaque;
 };
 
