@@ -23,6 +23,7 @@ chardev := $(wildcard vmm/chardev/*.c)
 control := $(wildcard vmm/control/*.c)
 state   := $(wildcard vmm/state/*.c)
 cli     := $(wildcard vmm/cli/*.c)
+cloudinit := $(wildcard vmm/cloudinit/*.c)
 hw      := $(wildcard hw/*.c hw/*/*.c)
 img_main := $(wildcard block/img/*.c)
 block   := $(wildcard block/*.c block/qcow2/*.c block/engine/*.c block/format/*.c)
@@ -37,10 +38,11 @@ INCS := $(JANSSON_CFLAGS) $(LIBURING_CFLAGS) $(ZLIB_CFLAGS) $(ZSTD_CFLAGS) $(FDT
 	$(SLIRP_CFLAGS) $(ISOFS_CFLAGS) $(SECCOMP_CFLAGS) $(CAPNG_CFLAGS) $(NUMA_CFLAGS)
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
-rooms := core chardev control state cli hw block net accel target
+rooms := core chardev control state cli cloudinit hw block net accel target
 archives := $(foreach r,$(rooms),$(BUILD)/lib$(r).a)
 define room
 $(BUILD)/lib$(1).a: $$(call obj,$$($(1)))
+	@mkdir -p $$(@D)
 	$$(Q)rm -f $$@ && $(AR) rcs $$@ $$^
 endef
 $(foreach r,$(rooms),$(eval $(call room,$(r))))
