@@ -17,25 +17,30 @@
 
 #define CHARDEV_BUFFER 4096
 
-/* All of a guest's chardevs by id, and the focus of those that are shared. */
+/* All of a guest's chardevs by id. */
 struct chardevs {
 	struct evloop *loop;
 	struct chardev_entry *first;
 	int escape_char; /* of muxes: 1 is Ctrl-A */
-	/* Ctrl-A x, s, b, and h's text: what the mux asks of the program. */
+	/* Ctrl-A x; may be NULL. */
 	void (*quit)(void *opaque);
 	void *opaque;
+	bool cancelled;
 };
 
 void chardevs_init(struct chardevs *set, struct evloop *loop);
-/* Front ends are detached by then. Removes socket files, restores the terminal. */
+/* Front ends are detached by then. What is buffered gets a moment to leave; socket files are
+ * removed, the terminal is restored. */
 void chardevs_destroy(struct chardevs *set);
+/* Ends a chardevs_add() that waits for a client: what a signal does. */
+void chardevs_cancel(struct chardevs *set);
 
 /* opts: "backend", "id" and the back end's own keys (-chardev's). Opens it; a server with wait=on
  * waits here for its client, running the loop. */
 bool chardevs_add(struct chardevs *set, struct opts *opts, struct error **err);
 /* The chardev for one front end. A back end without mux=on is given once; of a mux, each call gives
- * another one, and the last taken has the focus. Owned by the set. */
+ * another one, and the last taken has the focus: monitors are to be taken before serial ports.
+ * Owned by the set. */
 struct chardev *chardevs_take(struct chardevs *set, const char *id, struct error **err);
 /* Gives it back: what a front end does when it goes (device_del). */
 void chardevs_release(struct chardevs *set, struct chardev *c);

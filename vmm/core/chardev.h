@@ -42,6 +42,8 @@ struct chardev_ops {
 	void (*set_line)(struct chardev *c, unsigned baud, unsigned data_bits, char parity,
 			 unsigned stop_bits);
 	void (*send_break)(struct chardev *c);
+	/* Drops the client that misbehaves, once the loop turns; NULL where there are no clients. */
+	void (*disconnect)(struct chardev *c);
 	void (*destroy)(struct chardev *c);
 };
 
@@ -62,6 +64,12 @@ static inline void chardev_accept_input(struct chardev *c)
 {
 	if (c && c->ops->accept_input)
 		c->ops->accept_input(c);
+}
+
+static inline void chardev_disconnect(struct chardev *c)
+{
+	if (c && c->ops->disconnect)
+		c->ops->disconnect(c);
 }
 
 /* peer is borrowed; NULL detaches. */
