@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who controls the guest: QMP servers for programs, monitors for people, each on a chardev.
+ *
+ * Main thread. A client that breaks the protocol loses its connection and nothing else.
+ */
+#ifndef VMM_CONTROL_CONTROL_H
+#define VMM_CONTROL_CONTROL_H
+
+#include <stdbool.h>
+
+#include "block/block.h"
+#include "vmm/chardev/chardev.h"
+#include "vmm/core/error.h"
+#include "vmm/core/vm.h"
+
+struct control;
+
+/* chardevs and what *drives begins (a list through drive->next) are borrowed. */
+struct control *control_new(struct vm *vm, struct chardevs *chardevs, struct drive **drives);
+/* A monitor on the chardev called id. Before serial ports take shared chardevs: the last has the
+ * terminal's focus. */
+bool control_add(struct control *c, const char *chardev, bool qmp, bool pretty,
+		 struct error **err);
+/* Before chardevs_destroy(); tells clients nothing more. */
+void control_free(struct control *c);
+
+#endif
