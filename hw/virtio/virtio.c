@@ -457,6 +457,8 @@ void virtio_reset(struct virtio_device *vdev)
 
 void virtio_close(struct virtio_device *vdev)
 {
+	if (vdev->closed)
+		return;
 	pthread_mutex_lock(&vdev->lock);
 	vdev->closed = true;
 	pthread_mutex_unlock(&vdev->lock);

@@ -114,6 +114,7 @@ struct vm {
 	struct opts globals;
 
 	enum run_state state; /* main thread */
+	unsigned cpu_count; /* -smp: how many queues a device makes that has one a vCPU; 0: unknown */
 	const struct vm_cpu_ops *cpu_ops;
 	void *cpus; /* accel/vcpu.c's */
 	_Atomic bool stop_requested; /* vCPUs: do not enter the guest */

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * virtio-blk on PCI: the three devices that a user may add. virtio 1.2, sections 4.1 and 5.2.
+ * Thread: main. Owner: the PCI bus it sits on.
+ */
+#include "hw/virtio/virtio_blk.h"
+
+#include "vmm/core/util.h"
+
+#define CLASS_SCSI_STORAGE 0x010000
+
+static struct virtio_blk_pci *of(struct device *dev)
+{
+	return (struct virtio_blk_pci *)dev;
+}
+
+static bool realize(struct device *dev, struct error **err)
+{
+	struct virtio_blk_pci *d = of(dev);
+
+	if (!virtio_blk_realize(&d->blk, dev->vm, device_label(dev), err))
+		return false;
+	if (virtio_pci_init(&d->vpci, &d->blk.vdev, CLASS_SCSI_STORAGE, err))
+		return true;
+	virtio_close(&d->blk.vdev);
+	virtio_blk_detach(&d->blk);
+	virtio_exit(&d->blk.vdev);
+	virtio_blk_unrealize(&d->blk);
+	return false;
+}
+
+static void unrealize(struct device *dev)
+{
+	struct virtio_blk_pci *d = of(dev);
+
+	virtio_close(&d->blk.vdev);
+	virtio_blk_detach(&d->blk);
+	virtio_pci_exit(&d->vpci);
+	virtio_blk_unrealize(&d->blk);
+}
+
+static void init_modern(struct device *dev)
+{
+	virtio_pci_set_modern_only(virtio_pci_of(dev));
+}
+
+static void init_transitional(struct device *dev)
+{
+	virtio_pci_set_transitional(virtio_pci_of(dev));
+}
+
+static const struct prop_set props[] = {
+	PCI_DEVICE_PROPS,
+	{ virtio_pci_props, 0 },
+	{ virtio_pci_mode_props, 0 },
+	{ virtio_props, offsetof(struct virtio_blk_pci, blk.vdev) },
+	{ virtio_blk_props, offsetof(struct virtio_blk_pci, blk) },
+	{ NULL, 0 },
+};
+
+static const struct prop_set props_fixed_mode[] = {
+	PCI_DEVICE_PROPS,
+	{ virtio_pci_props, 0 },
+	{ virtio_props, offsetof(struct virtio_blk_pci, blk.vdev) },
+	{ virtio_blk_props, offsetof(struct virtio_blk_pci, blk) },
+	{ NULL, 0 },
+};
+
+#define COMMON                                                                            \
+	.bus = "pci", .size = sizeof(struct virtio_blk_pci), .state = &virtio_pci_state, \
+	.hotpluggable = true, .realize = realize, .reset = virtio_pci_reset,              \
+	.unplug = pci_device_unplug, .unrealize = unrealize
+
+const struct device_desc virtio_blk_pci_desc = {
+	.name = "virtio-blk-pci",
+	.alias = "virtio-blk",
+	.help = "virtio block device",
+	.props = props,
+	COMMON,
+};
+
+const struct device_desc virtio_blk_pci_non_transitional_desc = {
+	.name = "virtio-blk-pci-non-transitional",
+	.help = "virtio block device, modern only",
+	.props = props_fixed_mode,
+	.init = init_modern,
+	COMMON,
+};
+
+const struct device_desc virtio_blk_pci_transitional_desc = {
+	.name = "virtio-blk-pci-transitional",
+	.help = "virtio block device, modern and legacy",
+	.props = props_fixed_mode,
+	.init = init_transitional,
+	COMMON,
+};
