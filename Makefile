@@ -71,6 +71,29 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(BUILD)/libtests.a $(archives)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS) $< -Wl,--start-group $(BUILD)/libtests.a $(archives) -Wl,--end-group \
 		$(LIBS) $(CMOCKA_LIBS) -o $@
+
+# Guests of our own on /dev/kvm: programs tests/guest/test_*.c, which share the rest of that folder,
+# and kernels for the program itself.
+guest_tests := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/guest/test_*.c))
+guest_lib := $(filter-out tests/guest/test_%.c,$(wildcard tests/guest/*.c)) tests/guest/code.S
+guest_kernels := $(BUILD)/tests/guest/hello-pvh
+tests: $(guest_tests) $(guest_kernels)
+$(BUILD)/obj/tests/guest/%.o: tests/guest/%.S config.mk
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  AS  $<")
+	$(Q)$(CC) -g -MMD -MP -c $< -o $@
+$(BUILD)/libguest.a: $(patsubst %.S,$(BUILD)/obj/%.o,$(guest_lib:%.c=$(BUILD)/obj/%.o))
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+$(BUILD)/tests/guest/test_%: $(BUILD)/obj/tests/guest/test_%.o $(BUILD)/libguest.a $(archives)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS) $< -Wl,--start-group $(BUILD)/libguest.a $(archives) -Wl,--end-group \
+		$(LIBS) $(CMOCKA_LIBS) -o $@
+# Loaded where its program headers say, 1 MiB; nothing of the host's C library or linker defaults.
+$(BUILD)/tests/guest/%-pvh: tests/guest/%-pvh.S config.mk
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  AS  $<")
+	$(Q)$(CC) -nostdlib -static -no-pie -Wl,-Ttext=0x100000,--section-start=.note.pvh=0x101000,-e,start \
+		-Wl,--build-id=none,-n,-z,norelro,-z,noexecstack $< -o $@
 .SECONDARY:
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -288,16 +288,21 @@ static int set_mp_state(struct vcpu *v, enum x86_mp_state state)
 	return kvm_ioctl(to_kvm_vcpu(v)->fd, KVM_SET_MP_STATE, &mp);
 }
 
-/* Registers of a local APIC after power-on (Intel SDM volume 3, 11.4.7.1). */
-static void lapic_power_on(struct kvm_lapic_state *l, uint32_t apic_id)
+/* Registers of a local APIC after power-on (Intel SDM volume 3, 11.4.7.1), but for the boot CPU's
+ * LINT0: as firmware leaves it, open for the 8259's interrupts, which is also how KVM begins. */
+static void lapic_power_on(struct kvm_lapic_state *l, const struct kvm_vcpu *kv, uint32_t version)
 {
-	static const uint16_t lvt[] = { 0x2f0, 0x320, 0x330, 0x340, 0x350, 0x360, 0x370 };
+	static const uint16_t lvt[] = { 0x320, 0x330, 0x340, 0x350, 0x360, 0x370, 0x2f0 };
+	unsigned last = MIN(version >> 16 & 0xff, ARRAY_SIZE(lvt) - 1);
 
-	store_le32(l->regs + 0x20, apic_id << 24);
+	store_le32(l->regs + 0x20, kv->base.apic_id << 24);
+	store_le32(l->regs + 0x30, version);
 	store_le32(l->regs + 0xe0, 0xffffffff); /* destination format: flat */
 	store_le32(l->regs + 0xf0, 0xff);	/* spurious vector, software-disabled */
-	for (size_t i = 0; i < ARRAY_SIZE(lvt); i++)
+	for (unsigned i = 0; i <= last; i++)
 		store_le32(l->regs + lvt[i], 0x10000);
+	if (!kv->base.index)
+		store_le32(l->regs + 0x350, 0x700);
 }
 
 static int reset_lapic(struct kvm_vcpu *kv)
@@ -315,21 +320,20 @@ static int reset_lapic(struct kvm_vcpu *kv)
 	ret = kvm_ioctl(kv->fd, KVM_GET_LAPIC, &old);
 	if (ret)
 		return ret;
-	lapic_power_on(&l, kv->base.apic_id);
-	memcpy(l.regs + 0x30, old.regs + 0x30, 4); /* version: the engine's */
+	lapic_power_on(&l, kv, load_le32(old.regs + 0x30));
 	return kvm_ioctl(kv->fd, KVM_SET_LAPIC, &l);
 }
 
-/* x87 and SSE as KVM makes them (FCW as after FNINIT), everything above in its initial state. */
+/* Every component in its initial state; x87 and MXCSR also as bytes, as after FNINIT. */
 static int reset_xsave(struct kvm_vcpu *kv)
 {
 	struct kvm_xsave *x = xcalloc(1, MAX(kv->accel->xsave_size, sizeof(*x)));
 	uint8_t *bytes = (uint8_t *)x->region;
 	int ret;
 
-	store_le16(bytes, 0x37f);	/* FCW */
-	store_le32(bytes + 24, 0x1f80); /* MXCSR */
-	store_le64(bytes + 512, 3);	/* XSTATE_BV: x87, SSE */
+	store_le16(bytes, 0x37f);	   /* FCW */
+	store_le32(bytes + 24, 0x1f80);	   /* MXCSR */
+	store_le32(bytes + 28, 0x2ffff); /* MXCSR_MASK: only reported */
 	ret = kvm_ioctl(kv->fd, KVM_SET_XSAVE, x);
 	free(x);
 	return ret;

@@ -78,6 +78,8 @@ void guest_create(struct guest *g, const struct guest_config *config);
 void guest_destroy(struct guest *g);
 /* Starts it if need be, and turns the loop until it is done, or 10 s passed (false). */
 bool guest_run(struct guest *g);
+/* The same from a reset on, whatever state it is in. */
+bool guest_rerun(struct guest *g);
 /* Turns the loop until flag(g), or 10 s passed (false). */
 bool guest_wait(struct guest *g, bool (*flag)(struct guest *g));
 void *guest_data(struct guest *g, size_t offset);
