@@ -56,6 +56,8 @@ extern const struct state_desc pci_bridge_state;
 /* intx.c; level and pin as the guest reads them. Under root->lock. */
 void pci_intx_set_allowed(struct pci_device *dev, bool allowed);
 bool pci_intx_level(struct pci_device *dev);
+/* The root's input that the device's pin leads to; it has a pin, and the root knows where to. */
+unsigned pci_intx_input(const struct pci_device *dev);
 void pci_intx_restored(struct pci_device *dev);
 
 /* msi.c, msix.c. Under root->lock; may_send: bus mastering is on and the device is awake. */

@@ -7,7 +7,7 @@
  */
 #include "hw/pci/internal.h"
 
-static unsigned root_input(const struct pci_device *dev)
+unsigned pci_intx_input(const struct pci_device *dev)
 {
 	const struct pci_root *root = dev->bus->root;
 	unsigned pin = dev->info->intx_pin - 1;
@@ -38,7 +38,7 @@ static void evaluate(struct pci_device *dev)
 	if (!dev->intx_level || !dev->intx_allowed)
 		hold(dev, -1);
 	else if (dev->intx_asserted < 0)
-		hold(dev, root_input(dev));
+		hold(dev, pci_intx_input(dev));
 }
 
 void pci_irq_set(struct pci_device *dev, bool level)
@@ -101,7 +101,7 @@ static void reroute(struct pci_bus *bus)
 		if (!dev || !dev->initialised)
 			continue;
 		if (dev->intx_asserted >= 0)
-			hold(dev, root_input(dev));
+			hold(dev, pci_intx_input(dev));
 		below = pci_bridge_secondary(dev);
 		if (below)
 			reroute(below);
