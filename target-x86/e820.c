@@ -133,6 +133,25 @@ bool e820_alloc_top(const struct e820 *map, uint64_t size, uint64_t align, uint6
 	return false;
 }
 
+bool e820_alloc_bottom(const struct e820 *map, uint64_t size, uint64_t align, uint64_t min,
+		       uint64_t max, uint64_t *addr)
+{
+	if (!size || min >= max)
+		return false;
+	for (size_t i = 0; i < map->count; i++) {
+		const struct e820_entry *e = &map->entries[i];
+		uint64_t low = MAX(e->base, min), last = MIN(last_of(e), max - 1);
+		if (e->type != E820_RAM || low > UINT64_MAX - (align - 1))
+			continue;
+		uint64_t at = ALIGN_UP(low, align);
+		if (at <= last && last - at >= size - 1) {
+			*addr = at;
+			return true;
+		}
+	}
+	return false;
+}
+
 size_t e820_to_wire(const struct e820 *map, size_t first, size_t max, void *buf)
 {
 	size_t n = 0;

@@ -50,6 +50,9 @@ bool e820_is_ram(const struct e820 *map, uint64_t base, uint64_t size);
  * [min, max), or false. */
 bool e820_alloc_top(const struct e820 *map, uint64_t size, uint64_t align, uint64_t min,
 		    uint64_t max, uint64_t *addr);
+/* The same with the lowest address. */
+bool e820_alloc_bottom(const struct e820 *map, uint64_t size, uint64_t align, uint64_t min,
+		       uint64_t max, uint64_t *addr);
 /* Wire form of at most max entries beginning with first, into buf of max * E820_WIRE_SIZE bytes;
  * returns how many entries. */
 size_t e820_to_wire(const struct e820 *map, size_t first, size_t max, void *buf);

@@ -7,6 +7,8 @@
  * Kernel files are hostile: each format's parser (NAME_parse.c) is a pure function over their
  * bytes.
  *
+ * Errors begin with the option they are about ("-kernel FILE: ...").
+ *
  * Low memory from BOOT_LOW_BASE to BOOT_LOW_END is the loader's: boot parameters, command line,
  * page tables, lists. All RAM that layout->e820 calls so may be used for the kernel and the initrd;
  * the board keeps its tables in other types.
@@ -40,7 +42,8 @@ const char *boot_source_kind(const struct boot_source *src);
 
 struct boot_layout {
 	const struct e820 *e820;
-	uint64_t rsdp; /* guest address of the ACPI root pointer; 0: none */
+	uint64_t rsdp;	  /* guest address of the ACPI root pointer; 0: none */
+	bool ram_is_zero; /* nobody has written to RAM yet: what must be 0 is left alone */
 };
 
 /* Fills guest memory and *out. Called again at every reset of the machine, since a kernel

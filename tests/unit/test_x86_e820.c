@@ -88,6 +88,11 @@ static void test_search_from_the_top(void **state)
 	assert_true(e820_alloc_top(&map, 0x1000, 0x1000, 0, UINT64_MAX, &at));
 	assert_int_equal(at, 5 * GiB - 0x1000);
 	assert_false(e820_alloc_top(&map, UINT64_MAX, 1, 0, UINT64_MAX, &at));
+	assert_true(e820_alloc_bottom(&map, 0x1000, 0x1000, 0x1234, 4 * GiB, &at));
+	assert_int_equal(at, 0x2000);
+	assert_true(e820_alloc_bottom(&map, 128 * MiB, 0x1000, 0, UINT64_MAX, &at));
+	assert_int_equal(at, 4 * GiB);
+	assert_false(e820_alloc_bottom(&map, 128 * MiB, 0x1000, 0, 4 * GiB, &at));
 	assert_true(e820_is_ram(&map, MiB, 127 * MiB));
 	assert_false(e820_is_ram(&map, MiB, 127 * MiB + 1));
 	assert_false(e820_is_ram(&map, 0x9f000, 0x1000));
