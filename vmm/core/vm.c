@@ -113,6 +113,11 @@ static void pause_cpus(struct vm *vm)
 static void resume_cpus(struct vm *vm)
 {
 	atomic_store(&vm->stop_requested, false);
+	/* Who has asked for something since then stands still until handle_requests() served it. */
+	if (atomic_load(&vm->requests)) {
+		atomic_store(&vm->stop_requested, true);
+		return;
+	}
 	if (vm->cpu_ops)
 		vm->cpu_ops->resume_all(vm);
 }
@@ -243,9 +248,10 @@ static void handle_requests(void *opaque)
 
 static void request(struct vm *vm, uint32_t bit)
 {
+	/* In this order: who resumes the vCPUs clears the one and then looks at the other. */
+	atomic_fetch_or(&vm->requests, bit);
 	if (bit != REQUEST_POWERDOWN)
 		atomic_store(&vm->stop_requested, true);
-	atomic_fetch_or(&vm->requests, bit);
 	evloop_post(vm->loop, &vm->request_work);
 }
 
