@@ -353,8 +353,9 @@ bool guest_run(struct guest *g)
 
 bool guest_rerun(struct guest *g)
 {
-	atomic_store(&g->done, false);
+	vm_stop(&g->vm, RUN_STATE_PAUSED);
 	vm_reset(&g->vm, CAUSE_HOST_QMP_SYSTEM_RESET);
+	atomic_store(&g->done, false);
 	vm_start(&g->vm);
 	return guest_wait(g, is_done);
 }
