@@ -468,7 +468,8 @@ size_t acpi_vmgenid_ssdt(struct aml *a)
 
 	aml_scope(a, "\\_SB");
 	aml_device(a, "VGEN");
-	aml_name_string(a, "_HID", "QEMUVGID");
+	aml_name_string(a, "_HID", "VMGC0001");
+	/* What guests look for; the hardware id is anybody's. */
 	aml_name_string(a, "_CID", "VM_Gen_Counter");
 	aml_name_string(a, "_DDN", "VM_Gen_Counter");
 	aml_method(a, "_STA", 0);

@@ -64,7 +64,7 @@ static void append_pci(struct text *t, const struct boot_entry *e)
 		append(t, "/isa");
 		break;
 	default:
-		append(t, "/pci%x,%x", e->vendor, e->device);
+		append(t, "/pci%04x,%04x", e->vendor, e->device);
 		break;
 	}
 	append_unit(t, e->path[last]);
