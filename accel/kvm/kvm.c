@@ -90,12 +90,13 @@ int kvm_open_device(struct error **err)
 	return fd;
 }
 
-static bool create_vm(struct kvm_accel *k, struct error **err)
+int kvm_create_vm(int fd, struct error **err)
 {
-	k->vm_fd = kvm_ioctl_value(k->fd, KVM_CREATE_VM, 0);
-	if (k->vm_fd >= 0)
-		return true;
-	switch (k->vm_fd) {
+	int vm = kvm_ioctl_value(fd, KVM_CREATE_VM, 0);
+
+	if (vm >= 0)
+		return vm;
+	switch (vm) {
 	case -EBUSY:
 		error_set(err, "the processor's virtualization is in use by another hypervisor: "
 			       "stop it (VirtualBox, VMware, ...) first");
@@ -106,9 +107,9 @@ static bool create_vm(struct kvm_accel *k, struct error **err)
 			       "enable it in the firmware");
 		break;
 	default:
-		error_set_errno(err, k->vm_fd, "KVM cannot create a virtual machine");
+		error_set_errno(err, vm, "KVM cannot create a virtual machine");
 	}
-	return false;
+	return -1;
 }
 
 static bool check_caps(struct kvm_accel *k, struct error **err)
@@ -283,11 +284,15 @@ static struct accel *kvm_open(struct vm *vm, const struct accel_config *config, 
 	kvm_irq_init(k);
 
 	k->fd = kvm_open_device(err);
-	if (k->fd < 0 || !create_vm(k, err) || !set_up(k, err)) {
-		destroy(&k->base);
-		return NULL;
-	}
+	if (k->fd < 0)
+		goto fail;
+	k->vm_fd = kvm_create_vm(k->fd, err);
+	if (k->vm_fd < 0 || !set_up(k, err))
+		goto fail;
 	return &k->base;
+fail:
+	destroy(&k->base);
+	return NULL;
 }
 
 const struct accel_desc kvm_accel_desc = {

@@ -108,8 +108,10 @@ int kvm_ioctl(int fd, unsigned long request, void *arg);
 int kvm_ioctl_value(int fd, unsigned long request, unsigned long arg);
 /* The capability's value; 0 where it is missing. */
 int kvm_check(struct kvm_accel *k, int cap);
-/* Opens /dev/kvm and checks its version; -1 with a remedy in err. check-host asks too. */
+/* Opens /dev/kvm and checks its version; makes a virtual machine. A descriptor, or -1 with a remedy
+ * in err. check-host asks too. */
 int kvm_open_device(struct error **err);
+int kvm_create_vm(int fd, struct error **err);
 
 /* memory.c */
 int kvm_mem_map(struct accel *a, uint64_t gpa, uint64_t size, void *hva, uint32_t flags);
