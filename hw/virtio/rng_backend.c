@@ -10,7 +10,7 @@
 
 #include "vmm/core/util.h"
 
-struct rng_backend *rng_backend_new(const char *id, const char *filename, struct error **err)
+struct rng_backend *rng_random_new(const char *id, const char *filename, struct error **err)
 {
 	struct rng_backend *rng;
 	int fd;
@@ -29,11 +29,21 @@ struct rng_backend *rng_backend_new(const char *id, const char *filename, struct
 	return rng;
 }
 
+struct rng_backend *rng_builtin_new(const char *id)
+{
+	struct rng_backend *rng = xcalloc(1, sizeof(*rng));
+
+	rng->id = xstrdup(id);
+	rng->fd = -1;
+	return rng;
+}
+
 void rng_backend_free(struct rng_backend *rng)
 {
 	if (!rng)
 		return;
-	close(rng->fd);
+	if (rng->fd >= 0)
+		close(rng->fd);
 	free(rng->filename);
 	free(rng->id);
 	free(rng);
@@ -44,7 +54,7 @@ ssize_t rng_backend_read(struct rng_backend *rng, void *buf, size_t len)
 	ssize_t n;
 
 	do
-		n = rng ? read(rng->fd, buf, len) : getrandom(buf, len, GRND_NONBLOCK);
+		n = rng && rng->fd >= 0 ? read(rng->fd, buf, len) : getrandom(buf, len, GRND_NONBLOCK);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;

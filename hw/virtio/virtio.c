@@ -86,6 +86,15 @@ static void before_sleep(void *opaque)
 			vdev->transport->interrupt(vdev, &vdev->queues[i]);
 }
 
+/* Whether the device took something: some leave chains in the ring until they can serve them. */
+static bool run_and_look(struct virtio_device *vdev, struct virtqueue *vq)
+{
+	uint16_t before = vq->last_avail;
+
+	run_queue(vdev, vq);
+	return vq->last_avail != before;
+}
+
 /* While the loop polls, drivers need not kick; poll_end() asks for kicks again. */
 static bool poll_queues(void *opaque)
 {
@@ -100,10 +109,8 @@ static bool poll_queues(void *opaque)
 		if (!vq->live)
 			continue;
 		vq_disable_notify(vq);
-		if (vq_has_work(vq)) {
-			run_queue(vdev, vq);
+		if (vq_has_work(vq) && run_and_look(vdev, vq))
 			found = true;
-		}
 	}
 	return found;
 }
@@ -116,10 +123,8 @@ static bool poll_end(void *opaque)
 	for (unsigned i = 0; i < vdev->queue_count && virtio_is_live(vdev); i++) {
 		struct virtqueue *vq = &vdev->queues[i];
 
-		if (!vq->live || vq->notify || !vq_enable_notify(vq))
-			continue;
-		run_queue(vdev, vq);
-		found = true;
+		if (vq->live && !vq->notify && vq_enable_notify(vq) && run_and_look(vdev, vq))
+			found = true;
 	}
 	return found;
 }

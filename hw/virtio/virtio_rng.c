@@ -153,7 +153,7 @@ static bool realize(struct device *dev, struct error **err)
 	if (!virtio_init(&rng->vdev, &ops, dev->vm, dev->vm->loop, device_label(dev), 0, 0, 1,
 			 VIRTIO_RNG_QUEUE_SIZE, err))
 		return false;
-	if (rng->rng) {
+	if (rng->rng && rng->rng->fd >= 0) {
 		r = evloop_fd_add(dev->vm->loop, &rng->readable, rng->rng->fd, 0, source_readable,
 				  rng);
 		/* Regular files never make one wait. */
@@ -189,14 +189,14 @@ static void init_transitional(struct device *dev)
 	virtio_pci_set_transitional(virtio_pci_of(dev));
 }
 
-static const char *const rng_types[] = { "rng-random", NULL };
+static const char *const rng_types[] = { "rng-random", "rng-builtin", NULL };
 
 static const struct prop rng_props[] = {
 	{ .name = "rng",
 	  .type = PROP_BACKEND,
 	  .offset = offsetof(struct virtio_rng, rng),
 	  .names = rng_types,
-	  .help = "an rng-random object; none: the host's getrandom" },
+	  .help = "an rng-random or rng-builtin object; none: the host's getrandom" },
 	{ .name = "max-bytes",
 	  .type = PROP_U64,
 	  .offset = offsetof(struct virtio_rng, max_bytes),
