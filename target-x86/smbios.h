@@ -3,8 +3,13 @@
  * SMBIOS tables (DMTF DSP0134 3.x): what dmidecode shows, and where cloud-init finds
  * "ds=nocloud;..." in the system's serial number. Types 0, 1, 2, 3, 4, 11, 16, 17, 19, 32, 127.
  *
- * The manufacturer of everything is "vmm" unless -smbios says otherwise, but see smbios.c on the
- * chassis and on what guests look for.
+ * The manufacturer of everything is "vmm" unless -smbios says otherwise. Nothing that guests look
+ * for depends on the name: systemd-detect-virt and cloud-init recognise KVM by CPUID and the bit in
+ * type 0 that says "virtual machine"; cloud-init's ds-identify matches the system's serial number
+ * (ds=nocloud) and other clouds' names.
+ *
+ * Types 0 and 2 are there when -smbios gives them something; type 0 besides when no firmware
+ * follows that would add its own.
  *
  * Main thread, at start-up.
  */
@@ -40,8 +45,10 @@ struct smbios_mem_range {
 /* The machine as it is. */
 struct smbios_machine {
 	enum smbios_entry_point entry_point;
-	const char *name;    /* system product, e.g. "pc-q35" */
-	const char *version; /* of vmm */
+	const char *name;	 /* system product, e.g. "pc-q35" */
+	const char *version;	 /* of vmm */
+	const char *cpu_version; /* cpu_type_model_id(); NULL: version */
+	bool bios;		 /* no firmware follows: describe it here */
 	const uint8_t *uuid; /* 16 bytes as written; NULL: not set (-smbios type=1,uuid= wins) */
 	struct cpu_topology topology;
 	uint32_t cpu_signature, cpu_features; /* cpu_type_signature() */
