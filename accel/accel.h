@@ -87,12 +87,14 @@ struct accel_ops {
 	void (*destroy)(struct accel *a);
 
 	/*
-	 * One slot of guest-visible memory. size, gpa, hva: page aligned. Slots may not overlap: unmap
-	 * first; between the two the range is nobody's. The same gpa, size and hva once more changes
-	 * ACCEL_MEM_DIRTY_LOG in place. 0 or -errno (-EEXIST: overlap, -ENOSPC: no slot left).
+	 * One slot of guest-visible memory. size, gpa, hva: page aligned. Slots may not overlap:
+	 * unmap first; between the two the range is nobody's. The same gpa, size and hva once more
+	 * changes ACCEL_MEM_DIRTY_LOG in place. 0 or -errno (-EEXIST: overlap, -ENOSPC: no slot
+	 * left).
 	 *
-	 * Map what is there from the start before vcpus_create(): creating interrupt controllers and
-	 * doorbells leaves the kernel with work for which a later change of slots waits 10 ms or so.
+	 * Map what is there from the start before vcpus_create(): creating interrupt controllers
+	 * and doorbells leaves the kernel with work for which a later change of slots waits 10 ms
+	 * or so.
 	 */
 	int (*mem_map)(struct accel *a, uint64_t gpa, uint64_t size, void *hva, uint32_t flags);
 	int (*mem_unmap)(struct accel *a, uint64_t gpa, uint64_t size);
@@ -107,11 +109,11 @@ struct accel_ops {
 	void (*vcpu_run)(struct vcpu *v, struct vcpu_exit *exit);
 	/* Makes vcpu_run return INTR, now or at its next call. Any thread. */
 	void (*vcpu_kick)(struct vcpu *v);
-	/* Finishes a pending I/O exit without running the guest, so that state can be read. True: that
-	 * led to another exit, to be dispatched before calling again. On the vCPU's thread. */
+	/* Finishes a pending I/O exit without running the guest, so that state can be read. True:
+	 * that led to another exit, to be dispatched before calling again. On the vCPU's thread. */
 	bool (*vcpu_complete_io)(struct vcpu *v, struct vcpu_exit *exit);
-	/* What went wrong at the last INTERNAL_ERROR, in several lines: registers, the instruction's
-	 * bytes, what they mean. */
+	/* What went wrong at the last INTERNAL_ERROR, in several lines: registers, the
+	 * instruction's bytes, what they mean. */
 	void (*vcpu_report)(struct vcpu *v, char *buf, size_t len);
 
 	/* Every vCPU is out of the guest: its clock stops. Every vCPU is about to enter it (again).
@@ -119,9 +121,10 @@ struct accel_ops {
 	void (*pause)(struct accel *a);
 	void (*resume)(struct accel *a);
 
-	/* IRQCHIP_KERNEL: input line n (GSI). GSI 0 leads to the PIC's input 0 and the I/O APIC's pin 2;
-	 * the others to the pins of their number. -ENOSYS with IRQCHIP_SPLIT: the board's I/O APIC
-	 * sends through the msi sink and tells it msi_ioapic_pin(). */
+	/* IRQCHIP_KERNEL, from vcpus_create() on: input line n (GSI). GSI 0 leads to the PIC's
+	 * input 0 and the I/O APIC's pin 2; the others to the pins of their number. -ENOSYS with
+	 * IRQCHIP_SPLIT: the board's I/O APIC sends through the message sink and tells it
+	 * msi_ioapic_pin(). */
 	int (*irq_set)(struct accel *a, unsigned gsi, bool level);
 	/* An eventfd raises gsi; resample >= 0 is signalled when the guest ends the interrupt. */
 	int (*irqfd_add)(struct accel *a, int fd, unsigned gsi, int resample);
@@ -171,7 +174,8 @@ struct vcpu {
 	_Atomic bool paused;	      /* out of the guest, waiting */
 	_Atomic bool halted_for_ever; /* internal error: never entered again until reset */
 	struct io_reader pio_reader, mmio_reader;
-	/* Puts the CPU into its state after reset (target-x86); on the vCPU's thread or while paused. */
+	/* Puts the CPU into its state after reset (target-x86); on the vCPU's thread or while
+	 * paused. */
 	bool (*reset)(struct vcpu *v, void *opaque);
 	void *reset_opaque;
 	/* MSR and EOI exits, for the board; may be NULL. */

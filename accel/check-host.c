@@ -90,8 +90,7 @@ static bool check_hardware(FILE *out)
 	}
 	tell(out, "hardware virtualization", NO,
 	     "neither vmx nor svm in /proc/cpuinfo: enable VT-x or AMD-V in the firmware%s",
-	     cpu_flag("hypervisor") ? ", or nested virtualization in the hypervisor under this host" :
-				      "");
+	     cpu_flag("hypervisor") ? ", or nested virtualization in the hypervisor below" : "");
 	return false;
 }
 
@@ -117,9 +116,8 @@ static bool check_caps(FILE *out, int vm)
 		if (kvm_ioctl_value(vm, KVM_CHECK_EXTENSION, c->number) > 0)
 			tell(out, c->name, YES, "%s", c->use);
 		else
-			tell(out, c->name, NO, "goes without: %s; a newer kernel, or other hardware, "
-					       "has it",
-			     c->use);
+			tell(out, c->name, NO,
+			     "goes without: %s; a newer kernel or other hardware has it", c->use);
 	}
 	return !missing;
 }
@@ -200,7 +198,8 @@ static void check_huge_pages(FILE *out)
 		tell(out, "transparent huge pages", NO,
 		     "this kernel has none: CONFIG_TRANSPARENT_HUGEPAGE is needed");
 	else
-		tell(out, "transparent huge pages", strstr(line, "[never]") ? NO : YES, "%s%s", line,
+		tell(out, "transparent huge pages", strstr(line, "[never]") ? NO : YES, "%s%s",
+		     line,
 		     strstr(line, "[never]") ? ": echo madvise > "
 					       "/sys/kernel/mm/transparent_hugepage/enabled" :
 					       "");
@@ -274,8 +273,8 @@ static void check_io_uring(FILE *out)
 		return;
 	}
 	if (errno == ENOSYS)
-		tell(out, "io_uring", NO, "disks use threads: this kernel, or a sandbox around this "
-					  "process, has none");
+		tell(out, "io_uring", NO,
+		     "disks use threads: this kernel, or a sandbox around this process, has none");
 	else if (errno == EPERM &&
 		 read_line("/proc/sys/kernel/io_uring_disabled", line, sizeof(line)) &&
 		 strcmp(line, "0"))
@@ -301,8 +300,8 @@ static void check_memlock(FILE *out)
 		tell(out, "locked memory", YES, "no limit");
 	else
 		tell(out, "locked memory", NO,
-		     "limit %" PRIu64 " KiB: VFIO and -overcommit mem-lock=on need the guest's size; "
-		     "raise ulimit -l (limits.conf: memlock)",
+		     "limit %" PRIu64 " KiB: VFIO and -overcommit mem-lock=on need the guest's "
+		     "size; raise ulimit -l (limits.conf: memlock)",
 		     (uint64_t)limit.rlim_cur / 1024);
 }
 

@@ -59,7 +59,8 @@ static void add_pins(struct kvm_irq_routing *t)
 {
 	for (unsigned i = 0; i < KVM_IOAPIC_NR_PINS; i++) {
 		if (i < KVM_PIC_NR_PINS && i != 2)
-			add_pin(t, i, i < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE, i % 8);
+			add_pin(t, i, i < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE,
+				i % 8);
 		if (i == 0)
 			add_pin(t, i, KVM_IRQCHIP_IOAPIC, 2);
 		else if (i != 2)
@@ -239,7 +240,9 @@ static int route_add(struct msi_sink *sink, struct msi_route *route, int fd, str
 	}
 	pthread_mutex_unlock(&k->irq_lock);
 	if (ret)
-		*route = (struct msi_route){ .fd = fd, .gsi = -1, .requester = requester, .msg = msg };
+		*route = (struct msi_route){
+			.fd = fd, .gsi = -1, .requester = requester, .msg = msg
+		};
 	return ret;
 }
 

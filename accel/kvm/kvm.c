@@ -81,8 +81,9 @@ int kvm_open_device(struct error **err)
 		if (version < 0)
 			error_set_errno(err, version, "/dev/kvm is not KVM's device");
 		else
-			error_set(err, "/dev/kvm speaks version %d of KVM's interface instead of %d: "
-				       "another kernel is needed",
+			error_set(err,
+				  "/dev/kvm speaks version %d of KVM's interface instead of %d: "
+				  "another kernel is needed",
 				  version, KVM_API_VERSION);
 		close(fd);
 		return -1;
@@ -275,7 +276,7 @@ static struct accel *kvm_open(struct vm *vm, const struct accel_config *config, 
 	k->base.msi.ops = &kvm_msi_ops;
 	k->base.msi.opaque = k;
 	for (unsigned i = 0; i < ARRAY_SIZE(k->base.gsi); i++)
-		k->base.gsi[i] = (struct irq_line){ .set = kvm_gsi_line_set, .opaque = k, .number = i };
+		k->base.gsi[i] = (struct irq_line){ kvm_gsi_line_set, k, i };
 	k->pio = (struct kvm_doorbell_bus){ k, true };
 	k->mmio = (struct kvm_doorbell_bus){ k, false };
 	k->vm_fd = -1;

@@ -206,8 +206,8 @@ static void put_segment(struct text *t, const char *name, const struct kvm_segme
 {
 	put(t,
 	    "  %s=%04x base=%016" PRIx64 " limit=%08x type=%x s=%u dpl=%u p=%u db=%u l=%u g=%u%s\n",
-	    name, s->selector, (uint64_t)s->base, s->limit, s->type, s->s, s->dpl, s->present, s->db,
-	    s->l, s->g, s->unusable ? " unusable" : "");
+	    name, s->selector, (uint64_t)s->base, s->limit, s->type, s->s, s->dpl, s->present,
+	    s->db, s->l, s->g, s->unusable ? " unusable" : "");
 }
 
 static void put_registers(struct text *t, const struct kvm_regs *r, const struct kvm_sregs *s)

@@ -177,7 +177,7 @@ void kvm_vcpu_run(struct vcpu *v, struct vcpu_exit *exit)
 	}
 	kv->run_errno = errno;
 	if (errno == EINTR) {
-		/* Whoever kicked set its own flag before: clear ours first, then it is looked at. */
+		/* Whoever kicked set its own flag before: clear ours, then that is looked at. */
 		atomic_store(immediate_exit(kv), 0);
 		exit->kind = VCPU_EXIT_INTR;
 	} else if (errno == EAGAIN) {
