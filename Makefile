@@ -94,6 +94,14 @@ $(BUILD)/tests/guest/%-pvh: tests/guest/%-pvh.S config.mk
 	$(if $(V),,@echo "  AS  $<")
 	$(Q)$(CC) -nostdlib -static -no-pie -Wl,-Ttext=0x100000,--section-start=.note.pvh=0x101000,-e,start \
 		-Wl,--build-id=none,-n,-z,norelro,-z,noexecstack $< -o $@
+# Fuzz targets tests/fuzz/fuzz_*.c: libFuzzer's with --enable-fuzz, else programs that replay a corpus.
+fuzz_targets := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
+tests: $(fuzz_targets)
+fuzz_main := $(if $(filter yes,$(FUZZ)),,$(BUILD)/obj/tests/fuzz/replay.o)
+$(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(fuzz_main) $(BUILD)/libtests.a $(archives)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS) $(if $(fuzz_main),,-fsanitize=fuzzer) $(filter %.o,$^) \
+		-Wl,--start-group $(BUILD)/libtests.a $(archives) -Wl,--end-group $(LIBS) $(CMOCKA_LIBS) -o $@
 .SECONDARY:
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

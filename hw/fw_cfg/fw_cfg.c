@@ -322,11 +322,12 @@ static bool dma_read(struct fw_cfg *fw, uint64_t gpa, uint32_t len)
 	for (int i = 0; i < n; i++) {
 		size_t part = MIN(left, iov[i].iov_len);
 
-		if (part)
+		if (part) {
 			memcpy(iov[i].iov_base, from, part);
+			from += part;
+			left -= part;
+		}
 		memset((uint8_t *)iov[i].iov_base + part, 0, iov[i].iov_len - part);
-		from += part;
-		left -= part;
 	}
 	gm_mark_dirty(gm, gpa, len);
 	return true;
@@ -379,7 +380,7 @@ static uint64_t fw_cfg_read(void *opaque, uint64_t offset, unsigned size)
 	struct fw_cfg *fw = opaque;
 
 	if (offset >= REG_DMA && range_inside(offset - REG_DMA, size, sizeof(dma_signature)))
-		return load_le(dma_signature + offset - REG_DMA, size);
+		return load_le(&dma_signature[offset - REG_DMA], size);
 	if (offset <= REG_DATA && size == 1)
 		return read_byte(fw);
 	return UINT64_MAX;
