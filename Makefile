@@ -4,7 +4,7 @@
 # make check            every test;  make check-quick: all but the lab, in a minute
 # make bench            side by side with QEMU
 # make deps             installs what is missing (Debian, Ubuntu)
-# ./configure --help    options; SAN=1 builds the tests' own sanitised tree by itself
+# make SAN=1 ...        the same with sanitizers, in build-san;  ./configure --help: options
 
 ifeq ($(filter deps clean distclean help demo,$(MAKECMDGOALS)),)
 -include config.mk
@@ -12,6 +12,14 @@ config.mk: configure
 	@if [ -e config.mk ]; then ./configure $(CONFIGURE_ARGS); else tests/deps build && ./configure; fi
 endif
 BUILD ?= build
+# SAN=1: the same tree under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer, in
+# build-san; the tests run from there.
+ifdef SAN
+BUILD := $(BUILD)-san
+CFLAGS := $(filter-out -O2 -D_FORTIFY_SOURCE=2,$(CFLAGS)) -O1 -fno-omit-frame-pointer \
+	-fsanitize=address,undefined -fno-sanitize-recover=undefined
+LDFLAGS += -fsanitize=address,undefined
+endif
 
 .DEFAULT_GOAL := all
 .PHONY: all check check-quick bench demo deps install clean distclean format tests help
@@ -125,6 +133,6 @@ install: all
 	install -D -m 755 $(BUILD)/vmm $(DESTDIR)$(PREFIX)/bin/vmm
 	install -D -m 755 $(BUILD)/vmm-img $(DESTDIR)$(PREFIX)/bin/vmm-img
 clean:
-	rm -rf $(BUILD)
+	rm -rf $(BUILD) $(BUILD)-san
 distclean: clean
 	rm -f config.mk config.h config.log
