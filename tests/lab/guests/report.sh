@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+# Prints what hardware the guest sees, then does what test= on the kernel command line says.
+# modules: nvme_core
+echo "GUEST-UP"
+echo "cpus $(nproc) mem $(awk '/MemTotal/ { print $2 }' /proc/meminfo)"
+grep -E 'System RAM' /proc/iomem | tail -n 1
+for t in $(cat /proc/cmdline); do
+	case $t in
+	test=*) test=${t#test=} ;;
+	esac
+done
+case ${test:-} in
+reboot) # the count lies on the disk
+	n=$(dd if=/dev/vda bs=1 count=1 2>/dev/null); n=${n:-0}
+	echo "BOOT number $n"
+	[ "$n" -ge 3 ] && { echo DONE; poweroff -f; }
+	printf %d $((n + 1)) | dd of=/dev/vda bs=1 count=1 conv=notrunc,fsync 2>/dev/null
+	reboot -f ;;
+button)
+	mkdir -p /etc/acpi
+	echo "BUTTON-WAIT $(ls /dev/input 2>/dev/null)"
+	# a press is one event record on the power button's device
+	dd if=/dev/input/event0 bs=24 count=1 >/dev/null 2>&1
+	echo "BUTTON-PRESSED" ;;
+topology)
+	for c in /sys/devices/system/cpu/cpu[0-9]*; do
+		echo "CPU ${c##*cpu} package $(cat $c/topology/physical_package_id) die $(cat $c/topology/die_id) core $(cat $c/topology/core_id) threads $(cat $c/topology/thread_siblings_list)"
+	done
+	echo "online $(cat /sys/devices/system/cpu/online)" ;;
+serial)
+	for p in 0 1 2 3; do echo "this is ttyS$p" >/dev/ttyS$p; done
+	read -r line </dev/ttyS1; echo "ttyS1 said $line" >/dev/ttyS2 ;;
+disk)
+	mke2fs -q /dev/vda 2>/dev/null || mkfs.ext2 /dev/vda >/dev/null
+	mount -t ext4 /dev/vda /mnt && i=0
+	while [ $i -lt 20 ]; do dd if=/dev/urandom of=/mnt/f$i bs=64k count=8 2>/dev/null; i=$((i + 1)); done
+	(cd /mnt && md5sum f*) ; rm /mnt/f3; umount /mnt; echo "DISK-WRITTEN" ;;
+diskcheck)
+	mount -t ext4 -o ro /dev/vda /mnt && (cd /mnt && md5sum f*); umount /mnt; echo "DISK-READ" ;;
+rng)
+	cat /sys/class/misc/hw_random/rng_current; dd if=/dev/hwrng bs=16 count=1 2>/dev/null | wc -c ;;
+panic) echo c >/proc/sysrq-trigger ;;
+triple) echo "TRIPLE-NOW"; reboot -f ;; # with reboot=t on the command line
+hang) echo "HANGING"; while :; do :; done ;;
+dmi)
+	for f in sys_vendor product_name product_serial product_uuid board_vendor chassis_vendor bios_vendor; do
+		echo "$f=$(cat /sys/class/dmi/id/$f 2>/dev/null)"; done ;;
+pci)
+	for d in /sys/bus/pci/devices/*; do echo "PCI ${d##*/} $(cat $d/vendor) $(cat $d/device) irq $(cat $d/irq)"; done
+	grep -E 'virtio|acpi|rtc|ttyS' /proc/interrupts ;;
+shell) exec sh ;;
+esac
