@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+import os
+
+import pytest
+
+from vmtest import CACHE, Vm
+
+
+@pytest.fixture(scope="session")
+def kernel():
+    return f"{CACHE}/kernel-cloud/vmlinuz"
+
+
+@pytest.fixture
+def boot(kernel):
+    """Boots the small guest (guests/report.sh) directly: boot("test=...", arguments...)."""
+    running = []
+
+    def start(append="", *args, memory="256M", serial=True):
+        console = ["-nographic"] if serial else []
+        vm = Vm("-m", memory, "-kernel", kernel, "-initrd", f"{CACHE}/guests/report.img",
+                "-append", f"console=ttyS0 quiet panic=-1 {append}", *console, *args)
+        running.append(vm)
+        return vm
+
+    yield start
+    for vm in running:
+        vm.__exit__()
