@@ -3,6 +3,7 @@
 import hashlib
 import re
 import signal
+import socket
 import subprocess
 
 from vmtest import IS_QEMU, Qmp, vmm_img
@@ -11,7 +12,7 @@ from vmtest import IS_QEMU, Qmp, vmm_img
 def test_boots_and_powers_off(boot):
     vm = boot("", "-cpu", "host")
     vm.expect("GUEST-UP")
-    vm.expect("cpus 1 mem 2[0-9]{5}")
+    vm.expect(r"cpus 1 mem 2\d{5}$")
     assert vm.end() == 0
 
 
@@ -28,7 +29,7 @@ def test_four_cpus_with_their_topology(boot):
 
 def test_memory_above_the_hole(boot):
     vm = boot("", "-cpu", "host", memory="4608M")
-    m = vm.expect(r"cpus 1 mem (\d+)")
+    m = vm.expect(r"cpus 1 mem (\d+)$\n")
     assert int(m[1]) > 4200000
     vm.expect(r"^100000000-[0-9a-f]+ : System RAM")
     assert vm.end() == 0
@@ -75,11 +76,13 @@ def test_four_serial_ports(boot, tmp_path):
               f"unix:{files[1]},server=on,wait=off", "-serial", f"file:{files[2]}", "-serial",
               f"file:{files[3]}", "-display", "none", serial=False)
     vm.expect("GUEST-UP")
-    import socket
     s = socket.socket(socket.AF_UNIX)
     s.connect(str(files[1]))
     vm.expect("this is ttyS0")
-    assert b"this is ttyS1" in s.recv(100)
+    said = b""
+    while b"\n" not in said:
+        said += s.recv(100)
+    assert said.strip() == b"this is ttyS1"
     s.sendall(b"hello there\n")
     assert vm.end() == 0
     assert "ttyS1 said hello there" in files[2].read_text()

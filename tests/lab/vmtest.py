@@ -32,7 +32,7 @@ class Vm:
     def __init__(self, *args, env=None):
         self.args = [VMM, *map(str, args)]
         if IS_QEMU:
-            self.args[1:1] = ["-machine", "q35,accel=kvm"]
+            self.args[1:1] = ["-machine", "q35,accel=kvm", "-nic", "none"]
         self.start = time.monotonic()
         self.process = subprocess.Popen(self.args, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, env=env)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Prints what hardware the guest sees, then does what test= on the kernel command line says.
-# modules: nvme_core
+# modules: button evdev
 echo "GUEST-UP"
 echo "cpus $(nproc) mem $(awk '/MemTotal/ { print $2 }' /proc/meminfo)"
 grep -E 'System RAM' /proc/iomem | tail -n 1
