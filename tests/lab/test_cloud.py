@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole Debian cloud image: from its own boot loader under both firmwares, with its seed on each
+bus, to the end of cloud-init, and out again."""
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from vmtest import CACHE, IS_QEMU, Vm, overlay, vmm_img
+
+IMAGE = f"{CACHE}/debian-cloud.qcow2"
+OVMF_CODE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+OVMF_VARS = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+
+USER_DATA = """#cloud-config
+runcmd:
+- [sh, -c, 'echo "SEEDED by $(cat /run/cloud-init/result.json | tr -d " \\n" | head -c 200)" >/dev/ttyS0']
+- [sh, -c, 'echo "CPUS $(nproc) ROOT $(findmnt -no SOURCE /)" >/dev/ttyS0']
+- [sh, -c, 'echo kept >/root/mark; sync']
+power_state: {mode: %s, delay: now, timeout: 5}
+"""
+
+
+def write_seed(tmp_path, mode="poweroff"):
+    (tmp_path / "user-data").write_text(USER_DATA % mode)
+    (tmp_path / "meta-data").write_text("instance-id: test-1\nlocal-hostname: testhost\n")
+    return tmp_path / "user-data", tmp_path / "meta-data"
+
+
+def seed_iso(tmp_path, mode="poweroff"):
+    user, meta = write_seed(tmp_path, mode)
+    iso = tmp_path / "seed.iso"
+    subprocess.run(["xorriso", "-as", "mkisofs", "-quiet", "-volid", "cidata", "-joliet", "-rock",
+                    "-output", iso, user, meta], check=True, capture_output=True)
+    return iso
+
+
+def check_image(disk):
+    subprocess.run(["qemu-img", "check", "-q", disk], check=True)
+
+
+def check_root(disk, tmp_path):
+    """The root file system is clean, and what the guest wrote is in it."""
+    raw = tmp_path / "whole.raw"
+    subprocess.run(["qemu-img", "convert", "-O", "raw", disk, raw], check=True)
+    table = subprocess.run(["sfdisk", "-J", raw], check=True, capture_output=True, text=True).stdout
+    import json
+    part = json.loads(table)["partitiontable"]["partitions"][2]
+    root = tmp_path / "root.ext4"
+    subprocess.run(["dd", f"if={raw}", f"of={root}", "bs=1M", f"skip={part['start'] // 2048}",
+                    f"count={part['size'] // 2048}", "conv=sparse", "status=none"], check=True)
+    raw.unlink()
+    subprocess.run(["e2fsck", "-fn", root], check=True, capture_output=True)
+    out = subprocess.run(["debugfs", "-R", "cat /root/mark", root], check=True,
+                         capture_output=True, text=True).stdout
+    root.unlink()
+    assert out.strip() == "kept"
+
+
+def test_from_its_own_grub_under_seabios(tmp_path):
+    """Seed on the CD-ROM rule (media=cdrom, labelled cidata), four CPUs; cloud-init reboots once."""
+    disk = overlay(tmp_path, IMAGE)
+    iso = seed_iso(tmp_path, "reboot")
+    cdrom = f"file={iso},media=cdrom" if not IS_QEMU else f"file={iso},if=virtio,readonly=on,format=raw"
+    vm = Vm("-m", "1G", "-smp", "2", "-cpu", "host", "-drive", f"file={disk},if=virtio", "-drive",
+            cdrom, "-nographic")
+    with vm:
+        vm.expect("SeaBIOS|GRUB|Loading Linux", 120)
+        vm.expect("Linux version", 300)
+        vm.expect("SEEDED by .*NoCloud", 600)
+        vm.expect(r"CPUS 2 ROOT /dev/vda3")
+        vm.expect("reboot: Restarting system|Linux version", 200)
+        vm.expect("Linux version", 300)
+        vm.expect("testhost login:", 600)
+        vm.process.terminate()
+        assert vm.end() == 0
+    check_image(disk)
+
+
+def test_under_ovmf_with_a_variable_store(tmp_path):
+    """UEFI: the image's own boot loader; a boot entry that the guest makes survives a restart."""
+    disk = overlay(tmp_path, IMAGE)
+    code, variables = tmp_path / "code.fd", tmp_path / "vars.fd"
+    shutil.copy(OVMF_CODE, code)
+    shutil.copy(OVMF_VARS, variables)
+    user, meta = write_seed(tmp_path)
+    before = variables.read_bytes()
+    args = ["-m", "1G", "-cpu", "host", "-drive",
+            f"if=pflash,format=raw,unit=0,readonly=on,file={code}", "-drive",
+            f"if=pflash,format=raw,unit=1,file={variables}", "-drive", f"file={disk},if=virtio",
+            "-nographic"]
+    if IS_QEMU:
+        args += ["-drive", f"file={seed_iso(tmp_path)},if=virtio,readonly=on,format=raw"]
+    else:
+        args += ["-cloud-init", f"user-data={user},meta-data={meta}"]
+    with Vm(*args) as vm:
+        vm.expect("Linux version", 400)
+        vm.expect(r"efi: EFI v2", 60)
+        vm.expect("SEEDED by .*NoCloud", 600)
+        assert vm.end(300) == 0
+    after = variables.read_bytes()
+    assert after != before and len(after) == len(before)
+    check_image(disk)
+    check_root(disk, tmp_path)
+
+
+def test_direct_boot_with_a_seed_in_memory(tmp_path):
+    disk = overlay(tmp_path, IMAGE)
+    user, meta = write_seed(tmp_path)
+    with Vm("-m", "1G", "-smp", "2", "-cpu", "host", "-drive", f"file={disk},if=virtio",
+            "-kernel", f"{CACHE}/vmlinuz", "-initrd", f"{CACHE}/initrd.img", "-append",
+            "root=/dev/vda3 console=ttyS0", "-cloud-init", f"user-data={user},meta-data={meta}",
+            "-nographic") as vm:
+        vm.expect("SEEDED by .*NoCloud", 600)
+        vm.expect(r"CPUS 2 ROOT /dev/vda3")
+        assert vm.end(300) == 0
+    check_image(disk)
+    check_root(disk, tmp_path)
+
+
+def test_a_seed_on_a_sata_cdrom(tmp_path):
+    """The stock generic kernel, whose AHCI and CD-ROM drivers find the seed."""
+    disk = overlay(tmp_path, IMAGE)
+    iso = seed_iso(tmp_path)
+    with Vm("-m", "1G", "-cpu", "host", "-drive", f"file={disk},if=virtio", "-drive",
+            f"file={iso},media=cdrom,if=ide", "-kernel", f"{CACHE}/kernel-generic/vmlinuz",
+            "-initrd", f"{CACHE}/guests/cdseed.img", "-append", "console=ttyS0", "-nographic") as vm:
+        vm.expect("SEED-DEVICE /dev/sr0 .*cidata", 200)
+        vm.expect("SEEDED by .*NoCloud", 600)
+        assert vm.end(300) == 0
+    check_image(disk)
+
+
+def test_a_seed_by_smbios(tmp_path):
+    """ds=nocloud in the serial number: cloud-init takes the host name from there."""
+    disk = overlay(tmp_path, IMAGE)
+    with Vm("-m", "1G", "-cpu", "host", "-drive", f"file={disk},if=virtio",
+            "-kernel", f"{CACHE}/vmlinuz", "-initrd", f"{CACHE}/initrd.img", "-append",
+            "root=/dev/vda3 console=ttyS0", "-smbios", "type=1,serial=ds=nocloud;h=bysmbios;i=iid-7",
+            "-nographic") as vm:
+        vm.expect("bysmbios login:", 600)
+        vm.process.terminate()
+        assert vm.end() == 0
+
+
+@pytest.mark.parametrize("firmware", ["seabios", "ovmf"])
+def test_a_rescue_disc_boots(tmp_path, firmware):
+    """A grub-mkrescue ISO on the SATA CD-ROM drive."""
+    args = ["-m", "512M", "-cpu", "host", "-nographic", "-drive",
+            f"file={CACHE}/guests/rescue.iso,media=cdrom,if=ide,readonly=on", "-boot", "d"]
+    if firmware == "ovmf":
+        variables = tmp_path / "vars.fd"
+        shutil.copy(OVMF_VARS, variables)
+        args += ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={OVMF_CODE}", "-drive",
+                 f"if=pflash,format=raw,unit=1,file={variables}"]
+    with Vm(*args) as vm:
+        vm.expect(r"rescue disc on \(cd0|rescue disc on \(hd", 300)
+        vm.expect("grub", 60)
+        vm.type("halt\n")
+        assert vm.end(120) == 0
