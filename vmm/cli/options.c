@@ -10,8 +10,7 @@
 #include <string.h>
 
 #include "vmm/core/util.h"
-
-#define VMM_VERSION "0.1"
+#include "vmm/core/version.h"
 
 static const char *const section_titles[CLI_SECTIONS] = {
 	[CLI_STANDARD] = "Machine",
