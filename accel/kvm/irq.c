@@ -138,9 +138,11 @@ static int table_send(struct kvm_accel *k)
 	return ret;
 }
 
+/* Puts into force what was changed, unless the calling thread has a batch open (another's changes
+ * so far go along) or there are no controllers yet. */
 static int commit(struct kvm_accel *k)
 {
-	if (k->batch)
+	if (!k->irqchip_created || (k->batch && pthread_equal(k->batch_owner, pthread_self())))
 		return 0;
 	return bind_waiting(k, k->table_stale ? table_send(k) : 0);
 }
@@ -276,12 +278,16 @@ static void route_remove(struct msi_sink *sink, struct msi_route *route)
 	pthread_mutex_unlock(&k->irq_lock);
 }
 
+/* One thread at a time has a batch; what others do meanwhile is put into force at once. */
 static void batch_begin(struct msi_sink *sink)
 {
 	struct kvm_accel *k = sink->opaque;
 
 	pthread_mutex_lock(&k->irq_lock);
-	k->batch++;
+	if (!k->batch)
+		k->batch_owner = pthread_self();
+	if (pthread_equal(k->batch_owner, pthread_self()))
+		k->batch++;
 	pthread_mutex_unlock(&k->irq_lock);
 }
 
@@ -290,8 +296,8 @@ static void batch_end(struct msi_sink *sink)
 	struct kvm_accel *k = sink->opaque;
 
 	pthread_mutex_lock(&k->irq_lock);
-	k->batch--;
-	commit(k);
+	if (k->batch && pthread_equal(k->batch_owner, pthread_self()) && --k->batch == 0)
+		commit(k);
 	pthread_mutex_unlock(&k->irq_lock);
 }
 
@@ -363,7 +369,6 @@ bool kvm_irqchip_create(struct kvm_accel *k, struct error **err)
 	k->irqchip_created = true;
 	if (k->base.config.irqchip == IRQCHIP_KERNEL)
 		k->table_stale = true;
-	k->batch--;
 	ret = commit(k);
 	pthread_mutex_unlock(&k->irq_lock);
 	if (ret)
@@ -412,8 +417,6 @@ void kvm_irq_init(struct kvm_accel *k)
 	k->gsi_count = 64;
 	k->gsis = xcalloc(k->gsi_count, sizeof(*k->gsis));
 	k->table = xcalloc(1, table_size(k->gsi_count));
-	/* Until there are controllers; ended by kvm_irqchip_create(). */
-	k->batch = 1;
 }
 
 void kvm_irq_destroy(struct kvm_accel *k)

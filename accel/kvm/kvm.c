@@ -277,6 +277,8 @@ static struct accel *kvm_open(struct vm *vm, const struct accel_config *config, 
 	k->base.msi.opaque = k;
 	for (unsigned i = 0; i < ARRAY_SIZE(k->base.gsi); i++)
 		k->base.gsi[i] = (struct irq_line){ kvm_gsi_line_set, k, i };
+	k->base.reserved_base = KVM_IDENTITY_MAP_ADDR;
+	k->base.reserved_size = KVM_TSS_ADDR + 3 * 4096 - KVM_IDENTITY_MAP_ADDR;
 	k->pio = (struct kvm_doorbell_bus){ k, true };
 	k->mmio = (struct kvm_doorbell_bus){ k, false };
 	k->vm_fd = -1;

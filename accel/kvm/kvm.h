@@ -72,7 +72,8 @@ struct kvm_accel {
 	struct kvm_gsi *gsis; /* by GSI */
 	unsigned gsi_count, gsi_max;
 	struct kvm_irq_routing *table; /* scratch, grown with gsis */
-	unsigned batch;
+	unsigned batch; /* depth of batch_owner's */
+	pthread_t batch_owner;
 	bool table_stale; /* gsis differ from the kernel's table */
 
 	struct kvm_doorbell_bus pio, mmio;

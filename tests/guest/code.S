@@ -154,6 +154,50 @@ piece ioapic
 	jmp 1b
 end_piece ioapic
 
+	/* The 8254's channel 0, once every 1000 of its cycles, through the I/O APIC's pin 2. */
+piece pit
+	apic_on
+	mov ebx, IOAPIC
+	mov dword ptr [rbx], 0x10 + 2 * 2 + 1
+	mov dword ptr [rbx + 0x10], 0
+	mov dword ptr [rbx], 0x10 + 2 * 2
+	mov dword ptr [rbx + 0x10], 0x41
+	mov al, 0x34
+	out 0x43, al
+	mov al, 1000 & 255
+	out 0x40, al
+	mov al, 1000 >> 8
+	out 0x40, al
+	in al, 0x61
+	movzx ecx, al
+	number ecx
+	sti
+	out 0xf4, al
+1:	hlt
+	jmp 1b
+end_piece pit
+
+	/* CPU 0 wakes CPU 1, whose real-mode code the test put at 0x70000. */
+piece start_up
+	apic_on
+	mov ebx, APIC
+	mov dword ptr [rbx + 0x310], 1 << 24
+	mov dword ptr [rbx + 0x300], 0x4500
+	mov dword ptr [rbx + 0x310], 1 << 24
+	mov dword ptr [rbx + 0x300], 0x4670
+	done
+end_piece start_up
+
+	.code16
+piece real_mode
+	mov ax, cs
+	mov ds, ax
+	mov dword ptr [0x100], 0x600dcafe
+1:	hlt
+	jmp 1b
+end_piece real_mode
+	.code64
+
 	/* Programs the 8254 and the 8259s as nobody leaves them. */
 piece legacy_chips
 	mov al, 0x34
@@ -243,8 +287,8 @@ piece dirty
 	done
 end_piece dirty
 
-	/* Reads 0xc0000000 for ever; counts at DATA what was neither the memory's nor nothing, and at
-	 * DATA + 8 and + 16 those two. */
+	/* Reads 0xc0000000 for ever; counts at DATA what was neither the memory's nor nothing, and
+	 * at DATA + 8 and + 16 those two. */
 piece watch
 	mov ebx, 0xc0000000
 	mov ecx, DATA

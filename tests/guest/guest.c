@@ -232,6 +232,8 @@ static bool reset_cpu(struct vcpu *v, void *opaque)
 	s.cr4 = 0x620; /* PAE, SSE */
 	s.cr8 = 0;
 	s.efer = 0x500;
+	if (g->config.startup && v->index)
+		return !x86->set_mp_state(v, X86_MP_UNINITIALIZED);
 	return !x86->set_sregs(v, &s) && !x86->set_regs(v, &regs) &&
 	       !x86->set_mp_state(v, X86_MP_RUNNABLE);
 }

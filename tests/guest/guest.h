@@ -44,7 +44,8 @@ struct guest_config {
 	unsigned cpus; /* 0: one */
 	enum irqchip_mode irqchip;
 	bool pit;
-	bool user; /* starts in ring 3 */
+	bool user;    /* starts in ring 3 */
+	bool startup; /* CPUs but the first wait for a start-up message */
 	const uint8_t *code, *code_end;
 	const uint8_t *handler, *handler_end; /* of every vector, or NULL */
 };

@@ -27,6 +27,9 @@ GUEST_CODE_PIECE(count_vectors);
 GUEST_CODE_PIECE(interrupts);
 GUEST_CODE_PIECE(interrupts_awake);
 GUEST_CODE_PIECE(ioapic);
+GUEST_CODE_PIECE(pit);
+GUEST_CODE_PIECE(start_up);
+GUEST_CODE_PIECE(real_mode);
 GUEST_CODE_PIECE(legacy_chips);
 GUEST_CODE_PIECE(triple_fault);
 GUEST_CODE_PIECE(emulator_gap);
@@ -384,6 +387,48 @@ static void test_split_eoi(void **state)
 	assert_int_equal(vector_count(&g, 0x45), 1);
 	msi_ioapic_pin(g.vm.msi, 5, NULL);
 	guest_destroy(&g);
+}
+
+static bool ten_ticks(struct guest *g)
+{
+	return vector_count(g, 0x41) >= 10;
+}
+
+static void test_pit(void **state)
+{
+	struct guest g;
+
+	need_kvm();
+	guest_create(&g, &(struct guest_config){ CODE(pit), HANDLER(count_vectors), .pit = true });
+	assert_true(guest_run(&g));
+	assert_true(guest_wait(&g, ten_ticks));
+	/* Its speaker port is there too. */
+	assert_int_not_equal(g.numbers_got[0], 0xff);
+	guest_destroy(&g);
+}
+
+static bool second_cpu_came(struct guest *g)
+{
+	return load_le32(g->ram + 0x70100) == 0x600dcafe;
+}
+
+static void test_start_up(void **state)
+{
+	struct guest g;
+
+	need_kvm();
+	for (int mode = IRQCHIP_KERNEL; mode <= IRQCHIP_SPLIT; mode++) {
+		guest_create(&g, &(struct guest_config){ CODE(start_up), .cpus = 2, .startup = true,
+							 .irqchip = mode });
+		memcpy(g.ram + 0x70000, guest_real_mode, guest_real_mode_end - guest_real_mode);
+		assert_true(guest_run(&g));
+		assert_true(guest_wait(&g, second_cpu_came));
+		memset(g.ram + 0x70100, 0, 4);
+		/* Again after a reset. */
+		assert_true(guest_rerun(&g));
+		assert_true(guest_wait(&g, second_cpu_came));
+		guest_destroy(&g);
+	}
 }
 
 static void test_triple_fault(void **state)
@@ -834,6 +879,7 @@ static void test_reset_state(void **state)
 	struct cpu_state *fresh = calloc(1, sizeof(*fresh)), *after = calloc(1, sizeof(*after));
 	const struct accel_x86_ops *x86;
 	_Alignas(8) uint8_t chips[4][1024], chip[1024];
+	struct x86_msr x2apic = { 0x1b, 0xfee00d00 };
 	struct guest g;
 	bool differed = false;
 
@@ -852,6 +898,7 @@ static void test_reset_state(void **state)
 			differed = true;
 	}
 	assert_true(differed);
+	assert_int_equal(x86->set_msrs(vcpu_get(&g.vm, 0), &x2apic, 1), 1);
 	vm_reset(&g.vm, CAUSE_HOST_QMP_SYSTEM_RESET);
 	assert_int_equal(x86->reset_irqchip(g.accel), 0);
 	for (unsigned i = 0; i < 4; i++) {
@@ -877,6 +924,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_many_routes),
 		cmocka_unit_test(test_level_line),
 		cmocka_unit_test(test_split_eoi),
+		cmocka_unit_test(test_pit),
+		cmocka_unit_test(test_start_up),
 		cmocka_unit_test(test_triple_fault),
 		cmocka_unit_test(test_internal_error),
 		cmocka_unit_test(test_pause_resume),

@@ -55,8 +55,9 @@ struct msi_sink_ops {
 			 uint32_t requester);
 	int (*route_update)(struct msi_sink *sink, struct msi_route *route, struct msi_msg msg);
 	void (*route_remove)(struct msi_sink *sink, struct msi_route *route);
-	/* Routes bound or changed between the two take effect together at the last end; that is what
-	 * costs. Nests. May be NULL: use msi_batch_begin() and msi_batch_end(). */
+	/* Routes that the calling thread binds or changes between the two take effect together at the
+	 * end; that is what costs. One that could not be bound then is no longer active: use send().
+	 * Nests. May be NULL: use msi_batch_begin() and msi_batch_end(). */
 	void (*batch_begin)(struct msi_sink *sink);
 	void (*batch_end)(struct msi_sink *sink);
 	/*
