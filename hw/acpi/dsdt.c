@@ -62,7 +62,7 @@ static void osc_field(struct aml *a, unsigned byte, const char *name)
 /* PCI Firmware 3.3, 4.5.1: the guest may control everything that it knows of. */
 static void host_bridge_osc(struct aml *a)
 {
-	aml_method(a, "_OSC", 4);
+	aml_method_serialized(a, "_OSC", 4);
 	osc_field(a, 0, "CDW1");
 	aml_if(a);
 	aml_op(a, AML_LEQUAL);
@@ -131,12 +131,13 @@ static void host_bridge_crs(struct aml *a, const struct acpi_config *c)
 static void routing_table(struct aml *a, const struct acpi_config *c, const char *name,
 			  const char *link)
 {
+	uint32_t slots = c->pci_slots ? c->pci_slots : UINT32_MAX;
 	char target[5];
 
 	aml_name(a, name);
-	aml_package(a, 4 * __builtin_popcount(c->pci_slots));
+	aml_package(a, 4 * __builtin_popcount(slots));
 	for (unsigned slot = 0; slot < ACPI_PCI_SLOTS; slot++) {
-		if (!(c->pci_slots >> slot & 1))
+		if (!(slots >> slot & 1))
 			continue;
 		for (unsigned pin = 0; pin < 4; pin++) {
 			name_n(target, link, 'A' + c->pirq[slot][pin] % PIRQ_COUNT);
@@ -337,7 +338,7 @@ static void pic_link(struct aml *a, const struct acpi_config *c, unsigned n)
 	aml_method(a, "_DIS", 0);
 	or_in(a, reg, PIRQ_DISABLED);
 	aml_end(a);
-	aml_method(a, "_SRS", 1);
+	aml_method_serialized(a, "_SRS", 1);
 	aml_op(a, AML_CREATE_DWORD_FIELD);
 	aml_arg(a, 0);
 	aml_int(a, RES_INTERRUPT_NUMBER);

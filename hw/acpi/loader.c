@@ -30,6 +30,9 @@ enum {
 	ZONE_FSEG = 2, /* 0xf0000 to 0xfffff, where an RSDP is looked for */
 
 	RSDP_ALIGN = 16,
+	TABLES_ROOM = 2048,
+	SCRIPT_ROOM = 4 * ENTRY_SIZE,
+	SCRIPT_PAD = 4096,
 };
 
 #define LOADER_FILE	  "etc/table-loader"
@@ -74,8 +77,10 @@ static uint8_t *relocate(uint8_t *p, const struct acpi_reloc *r)
 uint8_t *acpi_loader_script(const struct acpi_tables *tables, size_t *len)
 {
 	size_t count = 2 + tables->reloc_count + (tables->vmgenid ? 2 : 0);
-	uint8_t *script = xcalloc(count, ENTRY_SIZE), *p = script;
+	uint8_t *script, *p;
 
+	*len = ALIGN_UP(count * ENTRY_SIZE + SCRIPT_ROOM, (size_t)SCRIPT_PAD);
+	script = p = xcalloc(1, *len);
 	p = allocate(p, ACPI_FILE_RSDP, RSDP_ALIGN, ZONE_FSEG);
 	p = allocate(p, ACPI_FILE_TABLES, ACPI_TABLES_ALIGN, ZONE_HIGH);
 	if (tables->vmgenid)
@@ -87,7 +92,6 @@ uint8_t *acpi_loader_script(const struct acpi_tables *tables, size_t *len)
 		p[124] = 8;
 		entry(p, COMMAND_WRITE_POINTER, VMGENID_ADDR_FILE, file_names[ACPI_FILE_VMGENID]);
 	}
-	*len = count * ENTRY_SIZE;
 	return script;
 }
 
@@ -131,19 +135,29 @@ bool acpi_tables_place(const struct acpi_tables *tables, const struct guest_mem 
 	return ok;
 }
 
-static void publish(struct fw_cfg *fw, const char *name, const void *data, size_t len,
+/*
+ * Adds the file with some room to grow, or fills an existing one up with zeroes. What may come
+ * between the two builds is an MCFG and a few windows.
+ */
+static void publish(struct fw_cfg *fw, const char *name, const void *data, size_t len, size_t room,
 		    void (*refresh)(void *opaque), void *opaque)
 {
-	struct fw_cfg_file file = {
-		.name = name, .len = len, .owned = true, .select = refresh, .opaque = opaque};
+	bool there = fw_cfg_has_file(fw, name);
+	size_t padded = there ? MAX(len, fw_cfg_file_len(fw, name)) : len + room;
+	struct fw_cfg_file file = {.name = name,
+				   .data = xcalloc(1, padded),
+				   .len = padded,
+				   .owned = true,
+				   .select = refresh,
+				   .opaque = opaque};
 
-	if (fw_cfg_has_file(fw, name)) {
-		fw_cfg_replace(fw, name, data, len);
+	memcpy(file.data, data, len);
+	if (!there) {
+		fw_cfg_add_file(fw, &file, NULL);
 		return;
 	}
-	file.data = xmalloc(len);
-	memcpy(file.data, data, len);
-	fw_cfg_add_file(fw, &file, NULL);
+	fw_cfg_replace(fw, name, file.data, padded);
+	free(file.data);
 }
 
 void acpi_tables_to_fw_cfg(const struct acpi_tables *tables, struct fw_cfg *fw,
@@ -152,9 +166,10 @@ void acpi_tables_to_fw_cfg(const struct acpi_tables *tables, struct fw_cfg *fw,
 	size_t script_len;
 	uint8_t *script = acpi_loader_script(tables, &script_len);
 
-	publish(fw, file_names[ACPI_FILE_RSDP], tables->rsdp, sizeof(tables->rsdp), refresh,
+	publish(fw, file_names[ACPI_FILE_RSDP], tables->rsdp, sizeof(tables->rsdp), 0, refresh,
 		opaque);
-	publish(fw, file_names[ACPI_FILE_TABLES], tables->data, tables->len, refresh, opaque);
-	publish(fw, LOADER_FILE, script, script_len, refresh, opaque);
+	publish(fw, file_names[ACPI_FILE_TABLES], tables->data, tables->len, TABLES_ROOM, refresh,
+		opaque);
+	publish(fw, LOADER_FILE, script, script_len, 0, refresh, opaque);
 	free(script);
 }

@@ -58,8 +58,6 @@ enum {
 	NMI_LINT = 1,
 
 	WAET_PM_TIMER_GOOD = 1 << 1, /* one read gives the right value */
-
-	PAD = 4096,
 };
 
 struct builder {
@@ -374,7 +372,6 @@ void acpi_tables_build(struct acpi_tables *tables, const struct acpi_config *con
 		build_vmgenid(&b);
 	rsdt = build_list(&b, "RSDT", 4);
 	xsdt = build_list(&b, "XSDT", 8);
-	aml_zeroes(&b.a, ALIGN_UP(b.a.len, (size_t)PAD) - b.a.len);
 	build_rsdp(&b, tables->rsdp, rsdt, xsdt);
 
 	tables->data = b.a.data;

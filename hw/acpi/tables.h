@@ -63,7 +63,7 @@ struct acpi_config {
 	unsigned io_window_count;
 	struct acpi_range mem_windows[ACPI_WINDOWS_MAX]; /* below or above 4 GiB, not across */
 	unsigned mem_window_count;
-	uint32_t pci_slots; /* bit n: slot n of bus 0 holds something, so it needs routing */
+	uint32_t pci_slots; /* slots of bus 0 that need routing, bit n for slot n; 0: all */
 	uint8_t lpc_devfn;  /* slot << 3 | function of the ICH9 LPC bridge */
 	uint8_t pirq[ACPI_PCI_SLOTS][4];     /* slot, pin (INTA 0): PIRQA is 0, PIRQH is 7 */
 	uint32_t pirq_gsi[8];		     /* in APIC mode */
@@ -114,7 +114,7 @@ enum {
 
 struct acpi_tables {
 	uint8_t rsdp[ACPI_RSDP_SIZE];
-	uint8_t *data; /* owned; padded so that a rebuild for other windows has the same length */
+	uint8_t *data; /* owned */
 	size_t len;
 	struct acpi_reloc *relocs; /* owned */
 	size_t reloc_count;
@@ -124,7 +124,8 @@ struct acpi_tables {
 void acpi_tables_build(struct acpi_tables *tables, const struct acpi_config *config);
 void acpi_tables_destroy(struct acpi_tables *tables);
 
-/* The linker script ("etc/table-loader") for these tables; allocated, *len bytes. */
+/* The linker script ("etc/table-loader") for these tables; allocated, *len bytes, a multiple of
+ * 4096 with unused entries at the end. */
 uint8_t *acpi_loader_script(const struct acpi_tables *tables, size_t *len);
 
 /*
@@ -137,7 +138,9 @@ bool acpi_tables_place(const struct acpi_tables *tables, const struct guest_mem 
 
 struct fw_cfg;
 /*
- * Adds the three files, or replaces their bytes when they are there: in that case any thread.
+ * Adds the three files, or replaces their bytes when they are there: in that case any thread. Files
+ * are longer than needed and keep their length, since firmware has read the directory when the
+ * board knows better.
  * refresh (may be NULL; counts when they are added) is called on a vCPU thread each time the guest
  * selects one of the three, before it reads: firmware has placed the ECAM and BARs by then, so the
  * board builds and replaces them once after each reset.

@@ -200,6 +200,13 @@ bool fw_cfg_has_file(const struct fw_cfg *fw, const char *name)
 	return find_name(fw, name);
 }
 
+size_t fw_cfg_file_len(const struct fw_cfg *fw, const char *name)
+{
+	const struct item *item = find_name(fw, name);
+
+	return item ? item->len : 0;
+}
+
 void fw_cfg_replace(struct fw_cfg *fw, const char *name, const void *data, size_t len)
 {
 	uint8_t *copy;

@@ -87,6 +87,8 @@ void fw_cfg_add_string(struct fw_cfg *fw, const char *name, const char *text); /
 /* "etc/..." files of one little-endian number */
 void fw_cfg_add_file_u64(struct fw_cfg *fw, const char *name, uint64_t value);
 bool fw_cfg_has_file(const struct fw_cfg *fw, const char *name);
+/* Its length; 0 if it is not there. */
+size_t fw_cfg_file_len(const struct fw_cfg *fw, const char *name);
 /* Any thread: new bytes for a file, copied; adds it when it is not there (main thread only). A
  * guest that has read the directory knows the old length, so keep it when the guest is running. */
 void fw_cfg_replace(struct fw_cfg *fw, const char *name, const void *data, size_t len);
