@@ -131,18 +131,24 @@ static bool set_props(struct device *dev, const char *props, struct error **err)
 	return ok;
 }
 
-struct device *vguest_add(struct vguest *g, const struct device_desc *desc, const char *props,
-			  struct error **err)
+struct device *vguest_add_on(struct vguest *g, struct bus *bus, const struct device_desc *desc,
+			     const char *id, const char *props, struct error **err)
 {
-	struct device *dev = device_new(&g->vm, desc, NULL);
+	struct device *dev = device_new(&g->vm, desc, id);
 	struct error *own = NULL, **to = err ? err : &own;
 
-	if ((!props || set_props(dev, props, to)) && device_realize(dev, &g->root.bus.bus, to))
+	if ((!props || set_props(dev, props, to)) && device_realize(dev, bus, to))
 		return dev;
 	if (own)
 		fail_msg("%s: %s", desc->name, error_message(own));
 	device_free(dev);
 	return NULL;
+}
+
+struct device *vguest_add(struct vguest *g, const struct device_desc *desc, const char *props,
+			  struct error **err)
+{
+	return vguest_add_on(g, &g->root.bus.bus, desc, NULL, props, err);
 }
 
 void vguest_boot(struct vguest *g)
@@ -200,33 +206,39 @@ void vguest_out(struct vguest *g, bool port, uint64_t addr, uint64_t value, unsi
 
 /* ---- registers ---- */
 
-static uint32_t config_in(struct vdriver *d, unsigned offset, unsigned size)
+uint32_t vdriver_pci_read(struct vdriver *d, unsigned offset, unsigned size)
 {
-	return pci_config_read(&d->g->root, 0, d->pci->devfn, offset, size);
+	return pci_config_read(&d->g->root, pci_bus_number(d->pci->bus), d->pci->devfn, offset, size);
+}
+
+void vdriver_pci_write(struct vdriver *d, unsigned offset, uint32_t value, unsigned size)
+{
+	pci_config_write(&d->g->root, pci_bus_number(d->pci->bus), d->pci->devfn, offset, value,
+			 size);
 }
 
 static uint64_t bar(struct vdriver *d, unsigned n)
 {
-	uint32_t low = config_in(d, PCI_BAR0 + 4 * n, 4);
+	uint32_t low = vdriver_pci_read(d, PCI_BAR0 + 4 * n, 4);
 
 	if (low & PCI_BAR_SPACE_IO)
 		return low & ~UINT32_C(3);
 	if (low & PCI_BAR_MEM_64)
-		return (uint64_t)config_in(d, PCI_BAR0 + 4 * n + 4, 4) << 32 | (low & ~UINT32_C(15));
+		return (uint64_t)vdriver_pci_read(d, PCI_BAR0 + 4 * n + 4, 4) << 32 | (low & ~UINT32_C(15));
 	return low & ~UINT32_C(15);
 }
 
 static void note_capability(struct vdriver *d, unsigned pos)
 {
-	uint64_t at = bar(d, config_in(d, pos + 4, 1)) + config_in(d, pos + 8, 4);
+	uint64_t at = bar(d, vdriver_pci_read(d, pos + 4, 1)) + vdriver_pci_read(d, pos + 8, 4);
 
-	switch (config_in(d, pos + 3, 1)) {
+	switch (vdriver_pci_read(d, pos + 3, 1)) {
 	case 1:
 		d->common = at;
 		break;
 	case 2:
 		d->notify = at;
-		d->notify_stride = config_in(d, pos + 16, 4);
+		d->notify_stride = vdriver_pci_read(d, pos + 16, 4);
 		break;
 	case 3:
 		d->isr = at;
@@ -243,12 +255,12 @@ void vdriver_open(struct vdriver *d, struct vguest *g, struct device *dev, bool 
 	d->g = g;
 	d->pci = pci_device_of(dev);
 	d->legacy = legacy;
-	for (unsigned pos = config_in(d, PCI_CAPABILITY_LIST, 1); pos;
-	     pos = config_in(d, pos + 1, 1)) {
-		if (config_in(d, pos, 1) == PCI_CAP_VENDOR)
+	for (unsigned pos = vdriver_pci_read(d, PCI_CAPABILITY_LIST, 1); pos;
+	     pos = vdriver_pci_read(d, pos + 1, 1)) {
+		if (vdriver_pci_read(d, pos, 1) == PCI_CAP_VENDOR)
 			note_capability(d, pos);
-		if (config_in(d, pos, 1) == PCI_CAP_MSIX)
-			d->msix_table = bar(d, config_in(d, pos + PCI_MSIX_TABLE, 4) & 7);
+		if (vdriver_pci_read(d, pos, 1) == PCI_CAP_MSIX)
+			d->msix_table = bar(d, vdriver_pci_read(d, pos + PCI_MSIX_TABLE, 4) & 7);
 	}
 	if (legacy)
 		d->port = bar(d, 0);
@@ -319,18 +331,17 @@ void vdriver_negotiate(struct vdriver *d, uint64_t wanted)
 
 static unsigned msix_pos(struct vdriver *d)
 {
-	unsigned pos = config_in(d, PCI_CAPABILITY_LIST, 1);
+	unsigned pos = vdriver_pci_read(d, PCI_CAPABILITY_LIST, 1);
 
-	while (pos && config_in(d, pos, 1) != PCI_CAP_MSIX)
-		pos = config_in(d, pos + 1, 1);
+	while (pos && vdriver_pci_read(d, pos, 1) != PCI_CAP_MSIX)
+		pos = vdriver_pci_read(d, pos + 1, 1);
 	assert_true(pos);
 	return pos;
 }
 
 void vdriver_enable_msix(struct vdriver *d, unsigned vectors)
 {
-	pci_config_write(&d->g->root, 0, d->pci->devfn, msix_pos(d) + PCI_MSIX_FLAGS,
-			 PCI_MSIX_FLAGS_ENABLE, 2);
+	vdriver_pci_write(d, msix_pos(d) + PCI_MSIX_FLAGS, PCI_MSIX_FLAGS_ENABLE, 2);
 	for (unsigned v = 0; v < vectors; v++) {
 		vguest_out(d->g, false, d->msix_table + 16 * v, 0xfee00000, 4);
 		vguest_out(d->g, false, d->msix_table + 16 * v + 4, 0, 4);

@@ -48,6 +48,8 @@ void vguest_object(struct vguest *g, const char *name, void *object);
  * NULL. */
 struct device *vguest_add(struct vguest *g, const struct device_desc *desc, const char *props,
 			  struct error **err);
+struct device *vguest_add_on(struct vguest *g, struct bus *bus, const struct device_desc *desc,
+			     const char *id, const char *props, struct error **err);
 /* Starts the guest; BARs are placed. */
 void vguest_boot(struct vguest *g);
 /* Turns the main loop until nothing is ready. */
@@ -94,6 +96,9 @@ struct vdriver {
 	struct vring rings[64];
 };
 
+/* Configuration space. */
+uint32_t vdriver_pci_read(struct vdriver *d, unsigned offset, unsigned size);
+void vdriver_pci_write(struct vdriver *d, unsigned offset, uint32_t value, unsigned size);
 /* Finds the registers. */
 void vdriver_open(struct vdriver *d, struct vguest *g, struct device *dev, bool legacy);
 uint8_t vdriver_status(struct vdriver *d);
