@@ -19,56 +19,8 @@
 #include "tests/lib/acpi_fake.h"
 #include "vmm/core/util.h"
 
-enum { RSDP_GPA = 0xf0040, TABLES_GPA = 0x100000, VMGENID_GPA = 0x180000, CPUS_MAX = 300 };
-
-static uint32_t apic_ids[CPUS_MAX];
-
-static struct acpi_config make_config(unsigned cpus)
-{
-	struct acpi_config c = {
-		.apic_ids = apic_ids,
-		.cpu_count = cpus,
-		.lapic_base = 0xfee00000,
-		.ioapic_base = 0xfec00000,
-		.overrides = {{0, 2, 0}, {5, 5, 0xd}, {9, 9, 0xd}, {10, 10, 0xd}, {11, 11, 0xd}},
-		.override_count = 5,
-		.pm_base = 0x600,
-		.sci_irq = 9,
-		.reset_port = 0xcf9,
-		.reset_value = 0xf,
-		.rtc_century = 0x32,
-		.ecam = {0xb0000000, 0x10000000},
-		.bus_last = 0xff,
-		.io_windows = {{0, 0xcf8}, {0xd00, 0xf300}},
-		.io_window_count = 2,
-		.mem_windows = {{0xa0000, 0x20000},
-				{0xc0000000, 0x3ec00000},
-				{0x100000000, 0x800000000}},
-		.mem_window_count = 3,
-		.pci_slots = 0xffffffff,
-		.lpc_devfn = 0x1f << 3,
-		.pirq_gsi = {16, 17, 18, 19, 20, 21, 22, 23},
-		.pirq_isa = {5, 10, 11},
-		.pirq_isa_count = 3,
-		.rtc_port = 0x70,
-		.rtc_irq = 8,
-		.i8042 = true,
-		.kbd_irq = 1,
-		.mouse_irq = 12,
-		.uarts = {{0x3f8, 4}, {0x2f8, 3}, {0}, {0x2e8, 3}},
-		.fw_cfg_port = 0x510,
-		.fw_cfg_ports = FW_CFG_PORTS,
-		.pvpanic_port = 0x505,
-		.vmgenid = true,
-	};
-
-	for (unsigned i = 0; i < CPUS_MAX; i++)
-		apic_ids[i] = i;
-	for (unsigned slot = 0; slot < ACPI_PCI_SLOTS; slot++)
-		for (unsigned pin = 0; pin < 4; pin++)
-			c.pirq[slot][pin] = slot < 25 ? 4 + (slot + pin) % 4 : pin;
-	return c;
-}
+enum { RSDP_GPA = 0xf0040, TABLES_GPA = 0x100000, VMGENID_GPA = 0x180000 };
+enum { CPUS_MAX = ACPI_FAKE_CPUS };
 
 static uint8_t sum(const uint8_t *p, size_t len)
 {
@@ -130,7 +82,7 @@ static void place(struct acpi_fake *f, const struct acpi_config *c)
 
 static void test_fadt(void **state)
 {
-	struct acpi_config c = make_config(4);
+	struct acpi_config c = acpi_fake_config(4);
 	struct acpi_fake f;
 	const uint8_t *fadt, *dsdt, *facs;
 
@@ -164,7 +116,7 @@ static void test_fadt(void **state)
 	assert_int_equal(fadt[128], 0xf);
 	acpi_fake_destroy(&f);
 
-	c = make_config(9);
+	c = acpi_fake_config(9);
 	c.vga = true;
 	c.i8042 = false;
 	place(&f, &c);
@@ -190,7 +142,7 @@ static unsigned count_madt(const uint8_t *madt, uint8_t type)
 
 static void test_madt(void **state)
 {
-	struct acpi_config c = make_config(4);
+	struct acpi_config c = acpi_fake_config(4);
 	struct acpi_fake f;
 	const uint8_t *madt;
 
@@ -208,7 +160,7 @@ static void test_madt(void **state)
 	acpi_fake_destroy(&f);
 
 	/* Ids that the old entry cannot hold. */
-	c = make_config(CPUS_MAX);
+	c = acpi_fake_config(CPUS_MAX);
 	place(&f, &c);
 	madt = find_table(&f, "APIC");
 	assert_int_equal(count_madt(madt, 0), 255);
@@ -219,7 +171,7 @@ static void test_madt(void **state)
 
 static void test_mcfg_and_vmgenid(void **state)
 {
-	struct acpi_config c = make_config(1);
+	struct acpi_config c = acpi_fake_config(1);
 	struct acpi_fake f;
 	const uint8_t *t;
 
@@ -243,7 +195,7 @@ static void test_mcfg_and_vmgenid(void **state)
 
 static void test_not_ram(void **state)
 {
-	struct acpi_config c = make_config(1);
+	struct acpi_config c = acpi_fake_config(1);
 	struct acpi_tables t;
 	struct acpi_fake f;
 
@@ -376,7 +328,7 @@ static void refresh(void *opaque)
 
 static void test_loader(void **state)
 {
-	struct refresh r = {.config = make_config(4)};
+	struct refresh r = {.config = acpi_fake_config(4)};
 	struct firmware fw = {.next_high = TABLES_GPA, .next_fseg = RSDP_GPA};
 	struct acpi_fake f, direct;
 	struct acpi_tables t;
@@ -466,7 +418,7 @@ static void test_iasl_dsdt(void **state)
 		"Device (C003)",
 		"\"ACPI0007\"",
 	};
-	struct acpi_config c = make_config(4);
+	struct acpi_config c = acpi_fake_config(4);
 	const uint8_t *t;
 	struct acpi_fake f;
 	char *source;
@@ -486,7 +438,7 @@ static void test_iasl_dsdt(void **state)
 /* The smallest and the largest machine compile, too. */
 static void test_iasl_extremes(void **state)
 {
-	struct acpi_config c = make_config(CPUS_MAX);
+	struct acpi_config c = acpi_fake_config(CPUS_MAX);
 	const uint8_t *t;
 	struct acpi_fake f;
 
@@ -498,7 +450,7 @@ static void test_iasl_extremes(void **state)
 	assert_true(iasl_accepts(t, load_le32(t + 4), NULL));
 	acpi_fake_destroy(&f);
 
-	c = make_config(1);
+	c = acpi_fake_config(1);
 	c.pci_slots = 1;
 	memset(c.uarts, 0, sizeof(c.uarts));
 	c.rtc_port = c.fw_cfg_port = c.pvpanic_port = 0;
@@ -513,7 +465,7 @@ static void test_iasl_extremes(void **state)
 static void test_iasl_others(void **state)
 {
 	static const char *const signatures[] = {"FACP", "APIC", "MCFG", "WAET", "SSDT"};
-	struct acpi_config c = make_config(2);
+	struct acpi_config c = acpi_fake_config(2);
 	struct acpi_fake f;
 	char *source;
 
