@@ -72,8 +72,9 @@ static void vector_bind(struct pci_device *dev, struct pci_msix_vector *vec)
 	if (ret == -ENOSYS)
 		dev->msix.no_routes = true;
 	else if (ret < 0)
-		log_warn("%s: an MSI-X vector has no route (%s) and takes a slower way",
-			 device_label(&dev->dev), strerror(-ret));
+		log_guest_error(&dev->log,
+				"%s: an MSI-X vector has no route (%s) and takes a slower way",
+				device_label(&dev->dev), strerror(-ret));
 	if (ret == 0)
 		vec->routed_msg = msg;
 }
