@@ -333,6 +333,7 @@ static void test_boot(void **state)
 	char *argv[] = { "vmm", "-kernel", "k", "-append", "a b", "-boot",
 			 "once=d,order=cn,menu=on", "-cloud-init", "user-data=u,ssh-key=k" };
 	struct error *err = NULL;
+	int fd;
 
 	config_init(&c);
 	assert_int_equal(cli_parse(&c, ARRAY_SIZE(argv), argv, &err), CLI_RUN);
@@ -340,6 +341,18 @@ static void test_boot(void **state)
 	assert_string_equal(c.boot.once, "d");
 	assert_true(c.boot.menu);
 	assert_string_equal(c.cloud_init.ssh_key, "k");
+	config_free(&c);
+
+	good(&c, "-cloud-init user-data=/dev/null");
+	if (cli_make_seed(&c, &fd, &err)) { /* built with libisofs */
+		assert_string_equal(c.drives[0].id, "cloud-init");
+		assert_string_equal(device(&c, 0, "drive"), "cloud-init");
+		assert_true(iso_is_cidata(opts_peek(&c.drives[0].block, "file")));
+		close(fd);
+	} else {
+		assert_non_null(strstr(error_message(err), "libisofs"));
+		error_free(err);
+	}
 	config_free(&c);
 
 	bad("-append x", "-append x: ");

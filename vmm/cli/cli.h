@@ -23,6 +23,10 @@ enum cli_result {
 enum cli_result cli_parse(struct vm_config *config, int argc, char *const *argv,
 			  struct error **err);
 
+/* -cloud-init: makes the seed and adds its drive and device to config. *fd is to stay open until the
+ * drive is; -1 without -cloud-init. */
+bool cli_make_seed(struct vm_config *config, int *fd, struct error **err);
+
 void cli_print_help(FILE *out);
 void cli_print_version(FILE *out);
 /* The options as Markdown: docs/manual.md's reference part. */
