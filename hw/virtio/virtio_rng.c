@@ -56,14 +56,18 @@ static ssize_t fill(struct virtio_rng *rng)
 	return done;
 }
 
+static void source_readable(void *opaque, uint32_t revents);
+
 /* False if the source has nothing now. */
 static bool answer(struct virtio_rng *rng)
 {
 	ssize_t n = fill(rng);
 
-	rng->waiting = n == -EAGAIN;
-	if (rng->waiting) {
-		evloop_fd_mod(rng->vdev.loop, &rng->readable, EPOLLIN);
+	/* Watched only while it is waited for: a source at its end is always "readable". */
+	if (n == -EAGAIN && rng->rng &&
+	    !evloop_fd_add(rng->vdev.loop, &rng->readable, rng->rng->fd, EPOLLIN, source_readable,
+			   rng)) {
+		rng->waiting = true;
 		return false;
 	}
 	if (n < 0)
@@ -102,9 +106,8 @@ static void source_readable(void *opaque, uint32_t revents)
 {
 	struct virtio_rng *rng = opaque;
 
-	evloop_fd_mod(rng->vdev.loop, &rng->readable, 0);
-	if (!rng->waiting || !rng->vdev.active)
-		return;
+	evloop_fd_del(rng->vdev.loop, &rng->readable);
+	rng->waiting = false;
 	if (answer(rng))
 		kick(&rng->vdev, &rng->vdev.queues[0]);
 }
@@ -114,7 +117,7 @@ static void stop(struct virtio_device *vdev)
 	struct virtio_rng *rng = rng_of(vdev);
 
 	rng->waiting = false;
-	evloop_fd_mod(vdev->loop, &rng->readable, 0);
+	evloop_fd_del(vdev->loop, &rng->readable);
 }
 
 static const struct virtio_ops ops = {
@@ -141,7 +144,6 @@ static bool realize(struct device *dev, struct error **err)
 {
 	struct virtio_rng_pci *d = of(dev);
 	struct virtio_rng *rng = &d->rng;
-	int r;
 
 	if (!rng->period) {
 		error_set(err, "'period' parameter expects a positive integer");
@@ -153,19 +155,9 @@ static bool realize(struct device *dev, struct error **err)
 	if (!virtio_init(&rng->vdev, &ops, dev->vm, dev->vm->loop, device_label(dev), 0, 0, 1,
 			 VIRTIO_RNG_QUEUE_SIZE, err))
 		return false;
-	if (rng->rng && rng->rng->fd >= 0) {
-		r = evloop_fd_add(dev->vm->loop, &rng->readable, rng->rng->fd, 0, source_readable,
-				  rng);
-		/* Regular files never make one wait. */
-		if (r < 0 && r != -EPERM) {
-			error_set_errno(err, r, "cannot watch '%s'", rng->rng->filename);
-			goto fail;
-		}
-	}
 	if (virtio_pci_init(&d->vpci, &rng->vdev, CLASS_OTHER, err))
 		return true;
 	leave_loop(rng);
-fail:
 	virtio_exit(&rng->vdev);
 	return false;
 }
