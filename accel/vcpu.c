@@ -321,7 +321,8 @@ static void ignore(int sig)
 bool vcpus_start(struct vm *vm, struct error **err)
 {
 	struct vcpus *s = vcpus_of(vm);
-	struct sigaction action = { .sa_handler = ignore };
+	/* Handlers' own system calls go on; the engine's run returns all the same. */
+	struct sigaction action = { .sa_handler = ignore, .sa_flags = SA_RESTART };
 
 	sigaction(VCPU_SIGNAL, &action, NULL);
 	for (unsigned i = 0; i < s->count; i++) {

@@ -237,8 +237,9 @@ static int route_add(struct msi_sink *sink, struct msi_route *route, int fd, str
 		};
 		set_msg(k, ret, msg_is_interrupt(msg), msg);
 		k->gsis[ret].waiting = route;
-		commit(k);
-		ret = route->active ? 0 : -ENOSPC;
+		ret = commit(k);
+		if (route->active)
+			ret = 0; /* what failed was another's */
 	}
 	pthread_mutex_unlock(&k->irq_lock);
 	if (ret)

@@ -597,6 +597,79 @@ static void test_pause_completes_io(void **state)
 	guest_destroy(&g);
 }
 
+static void note_thread(struct vcpu *v, void *opaque)
+{
+	*(pthread_t *)opaque = pthread_self();
+}
+
+struct storm {
+	struct guest *g;
+	_Atomic bool end;
+	_Atomic unsigned rounds;
+};
+
+/* What devices' threads may do at any time. */
+static void *storm_thread(void *opaque)
+{
+	struct storm *s = opaque;
+	struct guest *g = s->g;
+
+	while (!atomic_load(&s->end)) {
+		unsigned n = atomic_fetch_add(&s->rounds, 1);
+
+		g->vm.cpu_ops->kick_all(&g->vm);
+		irq_set(&g->accel->gsi[n % 24], n & 32);
+		msi_send(g->vm.msi, message(0x40 + n % 64), 0);
+		if (n % 20 == 0)
+			vm_request_reset(&g->vm, CAUSE_HOST_QMP_SYSTEM_RESET);
+		if (n % 70 == 0)
+			vm_request_powerdown(&g->vm);
+	}
+	return NULL;
+}
+
+static void test_storm(void **state)
+{
+	struct storm s = { 0 };
+	pthread_t threads[2];
+	struct guest g;
+
+	need_kvm();
+	guest_create(&g, &(struct guest_config){ CODE(spin_mmio), .cpus = 4 });
+	s.g = &g;
+	vm_start(&g.vm);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, storm_thread, &s), 0);
+	for (unsigned n = 0; n < 60 || atomic_load(&s.rounds) < 50; n++) {
+		pthread_t thread = 0;
+
+		evloop_run_once(g.loop, 0);
+		switch (n % 3) {
+		case 0:
+			vm_stop(&g.vm, RUN_STATE_PAUSED);
+			break;
+		case 1:
+			vcpu_call(vcpu_get(&g.vm, n / 3 % 4), note_thread, &thread);
+			assert_true(pthread_equal(thread, vcpu_get(&g.vm, n / 3 % 4)->thread));
+			break;
+		case 2:
+			vm_start(&g.vm);
+			break;
+		}
+	}
+	atomic_store(&s.end, true);
+	for (int i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	vm_stop(&g.vm, RUN_STATE_PAUSED);
+	while (evloop_run_once(g.loop, 0))
+		;
+	assert_true(g.events[VM_EVENT_RESET] > 0);
+	memset(guest_data(&g, 0), 0, 4096);
+	vm_start(&g.vm);
+	assert_true(guest_wait(&g, all_counted));
+	guest_destroy(&g);
+}
+
 static void request_reset(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
 	struct guest *g = opaque;
@@ -742,11 +815,6 @@ static void test_remap_while_running(void **state)
 	assert_true(data64(&g, 16) > 0);
 	guest_destroy(&g);
 	munmap(memory, 4096);
-}
-
-static void note_thread(struct vcpu *v, void *opaque)
-{
-	*(pthread_t *)opaque = pthread_self();
 }
 
 static void test_call(void **state)
@@ -930,6 +998,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_internal_error),
 		cmocka_unit_test(test_pause_resume),
 		cmocka_unit_test(test_pause_completes_io),
+		cmocka_unit_test(test_storm),
 		cmocka_unit_test(test_request_stops),
 		cmocka_unit_test(test_readonly),
 		cmocka_unit_test(test_dirty_log),
