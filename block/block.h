@@ -30,7 +30,7 @@ enum block_op {
 	BLOCK_WRITE,
 	BLOCK_FLUSH,
 	BLOCK_DISCARD,	    /* the bytes may become anything readable; a hint */
-	BLOCK_WRITE_ZEROES, /* the bytes read as zero afterwards */
+	BLOCK_WRITE_ZEROES, /* the bytes read as zero afterwards; iov unused */
 };
 
 enum {
@@ -54,6 +54,13 @@ struct block_req {
 	int iovcnt;
 	void (*done)(struct block_req *req, int ret);
 	void *ctx;
+
+	/* The block layer's own; block_submit() sets it. */
+	enum block_op act;	/* op and flags as the node's policy made them */
+	uint32_t act_flags;
+	size_t iov_skip;	/* bytes of iov that come before offset */
+	int ret;
+	struct block_req *next; /* completions that wait for the loop */
 	_Alignas(16) unsigned char driver[];
 };
 
@@ -66,6 +73,16 @@ void block_submit(struct block_req *req);
  * has the table) with all nodes below it. The reference belongs to the caller.
  */
 struct block_node *block_open(struct evloop *loop, struct opts *opts, struct error **err);
+/*
+ * The same with -blockdev's reading of the keys: "driver" is needed, and "file", "backing" may name a
+ * node, which find() returns (borrowed; NULL if there is none). That node becomes the new one's own.
+ */
+struct block_names {
+	struct block_node *(*find)(void *opaque, const char *node_name);
+	void *opaque;
+};
+struct block_node *block_open_blockdev(struct evloop *loop, struct opts *opts,
+				       const struct block_names *names, struct error **err);
 void block_ref(struct block_node *node);
 /* The last reference closes: flushes metadata, releases locks. Drained by then. */
 void block_unref(struct block_node *node);
@@ -80,6 +97,8 @@ int block_pread(struct block_node *node, uint64_t offset, void *buf, size_t byte
 int block_pwrite(struct block_node *node, uint64_t offset, const void *buf, size_t bytes,
 		 uint32_t flags);
 int block_flush(struct block_node *node);
+int block_zero(struct block_node *node, uint64_t offset, uint64_t bytes, uint32_t flags);
+int block_discard(struct block_node *node, uint64_t offset, uint64_t bytes);
 
 struct block_limits {
 	uint32_t request_alignment; /* bytes; 1: any */

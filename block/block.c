@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The way in and the way out: what a node's policy makes of a request (read-only, discard=,
+ * detect-zeroes=, writethrough), and completions that never come from inside submit.
+ *
+ * Thread: the node's loop. Owner of a request: whoever submitted it, from submit to done.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "block/driver.h"
+
+static bool is_write(enum block_op op)
+{
+	return op == BLOCK_WRITE || op == BLOCK_DISCARD || op == BLOCK_WRITE_ZEROES;
+}
+
+/* Adapts the request. False: it ends here, with *ret. */
+static bool apply_policy(struct block_node *node, struct block_req *req, int *ret)
+{
+	*ret = 0;
+	if (req->act == BLOCK_FLUSH)
+		return true;
+	if (is_write(req->act) && node->read_only) {
+		*ret = -EPERM;
+		return false;
+	}
+	if (!range_inside(req->offset, req->bytes, node->growable ? INT64_MAX : node->length)) {
+		*ret = -EIO;
+		return false;
+	}
+	if (!req->bytes)
+		return false;
+	if (req->act == BLOCK_READ)
+		return true;
+	if (req->act == BLOCK_DISCARD)
+		return !node->ignore_discard;
+	if (req->act == BLOCK_WRITE && node->detect_zeroes &&
+	    block_iov_is_zero(req->iov, req->iovcnt, req->iov_skip, req->bytes)) {
+		req->act = BLOCK_WRITE_ZEROES;
+		if (node->detect_zeroes == 2)
+			req->act_flags |= BLOCK_MAY_UNMAP;
+	}
+	if (node->ignore_discard)
+		req->act_flags &= ~BLOCK_MAY_UNMAP;
+	if (!node->writeback)
+		req->act_flags |= BLOCK_FUA;
+	if (node->no_flush)
+		req->act_flags &= ~BLOCK_FUA;
+	return true;
+}
+
+static void finish(struct block_req *req, int ret)
+{
+	req->node->in_flight--;
+	req->done(req, ret);
+}
+
+static void run_deferred(void *opaque)
+{
+	struct block_node *node = opaque;
+	struct block_req *req = node->deferred, *next;
+
+	node->deferred = NULL;
+	node->deferred_tail = &node->deferred;
+	for (; req; req = next) {
+		next = req->next;
+		finish(req, req->ret);
+	}
+}
+
+void block_complete(struct block_req *req, int ret)
+{
+	struct block_node *node = req->node;
+
+	if (!node->submitting) {
+		finish(req, ret);
+		return;
+	}
+	req->ret = ret;
+	req->next = NULL;
+	if (!node->deferred)
+		evloop_post(node->loop, &node->deferred_work);
+	*node->deferred_tail = req;
+	node->deferred_tail = &req->next;
+}
+
+void block_submit_at(struct block_req *req, size_t skip)
+{
+	struct block_node *node = req->node;
+	int ret;
+
+	req->act = req->op;
+	req->act_flags = req->flags;
+	req->iov_skip = skip;
+	node->in_flight++;
+	node->submitting++;
+	if (apply_policy(node, req, &ret))
+		node->drv->submit(node, req);
+	else
+		block_complete(req, ret);
+	node->submitting--;
+}
+
+void block_submit(struct block_req *req)
+{
+	block_submit_at(req, 0);
+}
+
+static bool tree_busy(const struct block_node *node)
+{
+	return node && (node->in_flight || tree_busy(node->file) || tree_busy(node->backing));
+}
+
+void block_drain(struct block_node *node)
+{
+	while (tree_busy(node))
+		evloop_run_once(node->loop, -1);
+}
+
+struct sync_done {
+	bool done;
+	int ret;
+};
+
+static void sync_cb(struct block_req *req, int ret)
+{
+	struct sync_done *sync = req->ctx;
+
+	sync->ret = ret;
+	sync->done = true;
+}
+
+int block_do(struct block_node *node, enum block_op op, uint64_t offset, const struct iovec *iov,
+	     int iovcnt, uint64_t bytes, uint32_t flags)
+{
+	struct sync_done sync = { false, 0 };
+	struct block_req *req = xmalloc(block_req_size(node));
+
+	req->node = node;
+	req->op = op;
+	req->flags = flags;
+	req->offset = offset;
+	req->bytes = bytes;
+	req->iov = iov;
+	req->iovcnt = iovcnt;
+	req->done = sync_cb;
+	req->ctx = &sync;
+	block_submit(req);
+	while (!sync.done)
+		evloop_run_once(node->loop, -1);
+	free(req);
+	return sync.ret;
+}
+
+int block_pread(struct block_node *node, uint64_t offset, void *buf, size_t bytes)
+{
+	struct iovec iov = { buf, bytes };
+
+	return block_do(node, BLOCK_READ, offset, &iov, 1, bytes, 0);
+}
+
+int block_pwrite(struct block_node *node, uint64_t offset, const void *buf, size_t bytes,
+		 uint32_t flags)
+{
+	struct iovec iov = { (void *)buf, bytes };
+
+	return block_do(node, BLOCK_WRITE, offset, &iov, 1, bytes, flags);
+}
+
+int block_flush(struct block_node *node)
+{
+	return block_do(node, BLOCK_FLUSH, 0, NULL, 0, 0, 0);
+}
+
+int block_zero(struct block_node *node, uint64_t offset, uint64_t bytes, uint32_t flags)
+{
+	return block_do(node, BLOCK_WRITE_ZEROES, offset, NULL, 0, bytes, flags);
+}
+
+int block_discard(struct block_node *node, uint64_t offset, uint64_t bytes)
+{
+	return block_do(node, BLOCK_DISCARD, offset, NULL, 0, bytes, 0);
+}
+
+int block_status(struct block_node *node, uint64_t offset, uint64_t bytes, struct block_extent *out)
+{
+	memset(out, 0, sizeof(*out));
+	if (offset >= node->length)
+		return -EINVAL;
+	bytes = MIN(bytes, node->length - offset);
+	if (node->drv->status)
+		return node->drv->status(node, offset, bytes, out);
+	out->bytes = bytes;
+	out->allocated = out->data = true;
+	return 0;
+}
+
+int block_truncate(struct block_node *node, uint64_t bytes, struct error **err)
+{
+	int ret;
+
+	if (node->read_only) {
+		error_set(err, "Image is read-only");
+		return -EACCES;
+	}
+	if (!node->drv->truncate) {
+		error_set(err, "Image format driver does not support resize");
+		return -ENOTSUP;
+	}
+	block_drain(node);
+	ret = node->drv->truncate(node, bytes, err);
+	return ret;
+}
+
+int64_t block_allocated(struct block_node *node)
+{
+	if (node->drv->allocated)
+		return node->drv->allocated(node);
+	return node->file ? block_allocated(node->file) : -ENOTSUP;
+}
+
+void block_set_length(struct block_node *node, uint64_t bytes)
+{
+	if (node->length == bytes)
+		return;
+	node->length = bytes;
+	notifier_fire(&node->resized, node);
+}
+
+/* Used by nodes at their making (node.c). */
+void block_deferred_init(struct block_node *node)
+{
+	node->deferred_tail = &node->deferred;
+	ev_work_init(&node->deferred_work, run_deferred, node);
+}

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a block driver is, for the files of this room only: consumers see block/block.h.
+ *
+ * A driver's submit() starts a request and returns; the request ends with block_complete(), from
+ * inside submit() or later on the node's loop, exactly once. The driver's context for a request is
+ * block_ctx(req), drv->req_size bytes, uninitialised; behind it lies room for one request to a child,
+ * block_child_req(req), which serves one child at a time.
+ *
+ * open() and close() run on a private loop that nobody else uses, so they may use block_pread() and
+ * its like on children. All of a node's functions run on the node's loop (or while nobody runs it).
+ */
+#ifndef BLOCK_DRIVER_H
+#define BLOCK_DRIVER_H
+
+#include <sys/types.h>
+
+#include "block/block.h"
+#include "vmm/core/util.h"
+
+#define BLOCK_CHAIN_MAX 200 /* nodes below one another */
+#define BLOCK_PROBE_SIZE 2048
+#define BLOCK_REQ_ALIGN 16
+
+enum {
+	BLOCK_OPEN_RDWR = 1 << 0,
+	BLOCK_OPEN_NO_BACKING = 1 << 1,	 /* info: opens nothing that the image names */
+	BLOCK_OPEN_NO_IO = 1 << 2,	 /* header only; no lock beyond reading */
+	BLOCK_OPEN_CHECK = 1 << 3,	 /* a dirty or corrupt image opens for repair */
+	BLOCK_OPEN_AUTO_RO = 1 << 4,	 /* falls back to reading if writing is not allowed */
+	BLOCK_OPEN_BACKING = 1 << 5,	 /* is somebody's backing file */
+	BLOCK_OPEN_NO_WARN = 1 << 6,	 /* a guess of raw is not worth a warning */
+	BLOCK_OPEN_FORCE_SHARE = 1 << 7, /* takes no locks against writers */
+	BLOCK_OPEN_DIRECT = 1 << 8,	 /* cache.direct, and below the default for children */
+	BLOCK_OPEN_NO_FLUSH = 1 << 9,
+	BLOCK_OPEN_WRITETHROUGH = 1 << 10, /* the top node starts with writeback off */
+	BLOCK_OPEN_RESIZE = 1 << 11,	   /* the format above may grow the file */
+	BLOCK_OPEN_PROBED = 1 << 12,	   /* the format was guessed */
+	BLOCK_OPEN_BLOCKDEV = 1 << 13,	   /* -blockdev's reading of "file" */
+	BLOCK_OPEN_UNMAP = 1 << 14,	   /* discard=unmap unless it says otherwise */
+};
+
+/* A file that is open further up the chain, to find loops. */
+struct block_chain {
+	const struct block_chain *up;
+	dev_t dev;
+	ino_t ino;
+};
+
+struct block_open {
+	uint32_t flags; /* BLOCK_OPEN_* */
+	int aio;	/* enum block_aio */
+	int depth;
+	const struct block_names *names;
+	const struct block_chain *up;
+	struct evloop *loop; /* private */
+};
+
+enum block_aio { BLOCK_AIO_DEFAULT, BLOCK_AIO_THREADS, BLOCK_AIO_NATIVE, BLOCK_AIO_IO_URING };
+
+/* What a range reads as, and from where; for map, compare and convert. */
+struct block_extent {
+	uint64_t bytes; /* from the offset asked for; never 0 inside the node */
+	bool allocated; /* in this node, not below */
+	bool zero;	/* reads as zero */
+	bool data;	/* takes up space */
+	bool compressed;
+	bool has_offset;
+	uint64_t offset; /* in file */
+};
+
+struct block_create; /* block/create.h */
+
+struct block_driver {
+	const char *name;
+	size_t node_size; /* of the driver's state; zeroed */
+	size_t req_size;  /* of its context in a request */
+	bool protocol;	  /* opens a file name, not a child */
+	/* Of the first BLOCK_PROBE_SIZE bytes (fewer in a short file). NULL: never guessed. */
+	bool (*probe)(const uint8_t *buf, size_t len);
+	bool (*open)(struct block_node *node, const struct block_open *how, struct opts *opts,
+		     struct error **err);
+	/* Nothing is in flight. Metadata is written here; a failure is logged. */
+	void (*close)(struct block_node *node);
+	void (*submit)(struct block_node *node, struct block_req *req);
+	/* The node's loop comes and goes. NULL: does not care. */
+	void (*attach)(struct block_node *node, struct evloop *loop);
+	void (*detach)(struct block_node *node);
+	/* Changes the length; synchronous, drained. */
+	int (*truncate)(struct block_node *node, uint64_t bytes, struct error **err);
+	/* Synchronous; NULL: all data. */
+	int (*status)(struct block_node *node, uint64_t offset, uint64_t bytes,
+		      struct block_extent *out);
+	/* Bytes on the host's disk, or -errno. */
+	int64_t (*allocated)(struct block_node *node);
+};
+
+struct block_node {
+	const struct block_driver *drv;
+	struct evloop *loop;
+	void *opaque; /* the driver's state */
+	struct block_node *file, *backing;
+	char *name;
+	char *filename;	     /* as given; of the lowest file for a format */
+	char *backing_name;  /* as the header has it, or NULL */
+	char *backing_format;
+	bool read_only;
+	bool probed;	     /* the format was guessed: sector 0 is guarded */
+	bool writeback;
+	bool ignore_discard; /* discard=ignore */
+	bool growable;	     /* a format's file: writes past the end are right */
+	bool owned;	     /* some node's child */
+	bool no_flush;
+	bool zero_past_end;  /* what lies beyond the end reads as zero once it is inside */
+	int detect_zeroes;   /* 0 off, 1 on, 2 unmap */
+	uint64_t length;
+	struct block_limits limits;
+	size_t req_bytes; /* block_req_size() */
+	struct notifier_list resized;
+
+	unsigned refs;
+	unsigned in_flight; /* requests and the driver's own jobs */
+	unsigned submitting;
+	struct block_req *deferred, **deferred_tail;
+	struct ev_work deferred_work;
+};
+
+/* node.c */
+struct block_node *block_node_new(const struct block_driver *drv, struct evloop *loop);
+void block_node_free(struct block_node *node); /* the struct alone: a node that never opened */
+void block_abandon(struct block_node *node, struct evloop *home);
+void block_init_req_bytes(struct block_node *node);
+
+/* block.c */
+void block_deferred_init(struct block_node *node);
+void block_complete(struct block_req *req, int ret);
+/* For drivers: as block_submit(), from skip bytes into the iov. */
+void block_submit_at(struct block_req *req, size_t skip);
+/* A driver's job that block_drain() must wait for. */
+static inline void block_busy(struct block_node *node)
+{
+	node->in_flight++;
+}
+static inline void block_idle(struct block_node *node)
+{
+	node->in_flight--;
+}
+/* Any operation, with the node's loop run until it is done. */
+int block_do(struct block_node *node, enum block_op op, uint64_t offset, const struct iovec *iov,
+	     int iovcnt, uint64_t bytes, uint32_t flags);
+int block_truncate(struct block_node *node, uint64_t bytes, struct error **err);
+int block_status(struct block_node *node, uint64_t offset, uint64_t bytes, struct block_extent *out);
+int64_t block_allocated(struct block_node *node);
+void block_set_length(struct block_node *node, uint64_t bytes);
+
+static inline void *block_ctx(struct block_req *req)
+{
+	return req->driver;
+}
+static inline struct block_req *block_child_req(struct block_req *req)
+{
+	return (struct block_req *)(req->driver + ALIGN_UP(req->node->drv->req_size, BLOCK_REQ_ALIGN));
+}
+
+/* iov.c */
+size_t block_iov_bytes(const struct iovec *iov, int iovcnt);
+void block_iov_to_buf(const struct iovec *iov, int iovcnt, size_t skip, void *buf, size_t bytes);
+void block_iov_from_buf(const struct iovec *iov, int iovcnt, size_t skip, const void *buf,
+			size_t bytes);
+void block_iov_zero(const struct iovec *iov, int iovcnt, size_t skip, size_t bytes);
+bool block_iov_is_zero(const struct iovec *iov, int iovcnt, size_t skip, size_t bytes);
+/* out has room for max entries; the number used, or -1 if max is too small. */
+int block_iov_slice(const struct iovec *iov, int iovcnt, size_t skip, size_t bytes,
+		    struct iovec *out, int max);
+bool block_buf_is_zero(const void *buf, size_t bytes);
+
+/* open.c: one node with everything below; opts' known keys are used up, the rest refused. */
+struct block_node *block_open_node(const struct block_open *how, struct opts *opts,
+				   struct error **err);
+/* For tools: how->loop is private to this call or the caller's own. flags: BLOCK_OPEN_*. */
+struct block_node *block_open_file(struct evloop *loop, const char *filename, const char *format,
+				   uint32_t flags, struct error **err);
+/* A format's child "file": nested file.*, a node's name, or a file name. */
+struct block_node *block_open_child(const struct block_open *how, struct opts *opts,
+				    struct error **err);
+/* A backing file by the name in an image's header. */
+struct block_node *block_open_backing(struct block_node *node, const struct block_open *how,
+				      struct opts *opts, struct error **err);
+const struct block_driver *block_find_driver(const char *name);
+/* The driver whose magic is there; raw if none is. *unsupported: a format known only by name. */
+const struct block_driver *block_probe(const uint8_t *buf, size_t len, const char **unsupported);
+
+extern const struct block_driver block_file, block_host_device, block_raw, block_qcow2;
+extern const struct block_driver block_null_co, block_null_aio, block_blkdebug_delay;
+
+#endif
