@@ -33,6 +33,7 @@ static bool apply_policy(struct block_node *node, struct block_req *req, int *re
 		return false;
 	if (req->act == BLOCK_READ)
 		return true;
+	node->written = true;
 	if (req->act == BLOCK_DISCARD)
 		return !node->ignore_discard;
 	if (req->act == BLOCK_WRITE && node->detect_zeroes &&
@@ -134,7 +135,7 @@ static void sync_cb(struct block_req *req, int ret)
 int block_do(struct block_node *node, enum block_op op, uint64_t offset, const struct iovec *iov,
 	     int iovcnt, uint64_t bytes, uint32_t flags)
 {
-	struct sync_done sync = { false, 0 };
+	struct sync_done sync = {false, 0};
 	struct block_req *req = xmalloc(block_req_size(node));
 
 	req->node = node;
@@ -155,7 +156,7 @@ int block_do(struct block_node *node, enum block_op op, uint64_t offset, const s
 
 int block_pread(struct block_node *node, uint64_t offset, void *buf, size_t bytes)
 {
-	struct iovec iov = { buf, bytes };
+	struct iovec iov = {buf, bytes};
 
 	return block_do(node, BLOCK_READ, offset, &iov, 1, bytes, 0);
 }
@@ -163,7 +164,7 @@ int block_pread(struct block_node *node, uint64_t offset, void *buf, size_t byte
 int block_pwrite(struct block_node *node, uint64_t offset, const void *buf, size_t bytes,
 		 uint32_t flags)
 {
-	struct iovec iov = { (void *)buf, bytes };
+	struct iovec iov = {(void *)buf, bytes};
 
 	return block_do(node, BLOCK_WRITE, offset, &iov, 1, bytes, flags);
 }

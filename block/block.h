@@ -41,24 +41,24 @@ enum {
 struct block_node;
 
 /*
- * Embedded by the submitter, last in its struct, with block_req_size(node) bytes in all: the drivers'
- * context for the request lies behind it, so that no I/O allocates. The submitter fills op .. ctx
- * each time and leaves the struct, the iov array and the buffers alone until done.
+ * Embedded by the submitter, last in its struct, with block_req_size(node) bytes in all: the
+ * drivers' context for the request lies behind it, so that no I/O allocates. The submitter fills op
+ * .. ctx each time and leaves the struct, the iov array and the buffers alone until done.
  */
 struct block_req {
 	struct block_node *node;
 	enum block_op op;
 	uint32_t flags;
-	uint64_t offset, bytes; /* FLUSH: both 0 */
+	uint64_t offset, bytes;	 /* FLUSH: both 0 */
 	const struct iovec *iov; /* READ, WRITE: bytes in all */
 	int iovcnt;
 	void (*done)(struct block_req *req, int ret);
 	void *ctx;
 
 	/* The block layer's own; block_submit() sets it. */
-	enum block_op act;	/* op and flags as the node's policy made them */
+	enum block_op act; /* op and flags as the node's policy made them */
 	uint32_t act_flags;
-	size_t iov_skip;	/* bytes of iov that come before offset */
+	size_t iov_skip; /* bytes of iov that come before offset */
 	int ret;
 	struct block_req *next; /* completions that wait for the loop */
 	_Alignas(16) unsigned char driver[];
@@ -69,13 +69,14 @@ size_t block_req_size(const struct block_node *node);
 void block_submit(struct block_req *req);
 
 /*
- * Opens what opts name (-blockdev's keys, or -drive's file, format, cache, aio, ...; block/options.c
- * has the table) with all nodes below it. The reference belongs to the caller.
+ * Opens what opts name (-blockdev's keys, or -drive's file, format, cache, aio, ...;
+ * block/options.c has the table) with all nodes below it. The reference belongs to the caller.
  */
 struct block_node *block_open(struct evloop *loop, struct opts *opts, struct error **err);
 /*
- * The same with -blockdev's reading of the keys: "driver" is needed, and "file", "backing" may name a
- * node, which find() returns (borrowed; NULL if there is none). That node becomes the new one's own.
+ * The same with -blockdev's reading of the keys: "driver" is needed, and "file", "backing" may name
+ * a node, which find() returns (borrowed; NULL if there is none). That node becomes the new one's
+ * own.
  */
 struct block_names {
 	struct block_node *(*find)(void *opaque, const char *node_name);
@@ -113,7 +114,7 @@ struct block_limits {
 uint64_t block_length(const struct block_node *node); /* bytes, multiple of 512 */
 bool block_read_only(const struct block_node *node);
 const struct block_limits *block_limits(const struct block_node *node);
-const char *block_name(const struct block_node *node);	/* node-name */
+const char *block_name(const struct block_node *node);	 /* node-name */
 const char *block_format(const struct block_node *node); /* "qcow2" */
 const char *block_filename(const struct block_node *node);
 /* data: the node. On the node's loop, after the size changed. */
@@ -137,9 +138,10 @@ struct drive {
 	bool cdrom;		 /* media=cdrom */
 	bool removable_locked;	 /* the guest locked the tray */
 	enum block_on_error rerror, werror;
-	char *serial; /* or NULL */
+	char *serial;	      /* or NULL */
 	const char *taken_by; /* the device's label, NULL while free */
-	/* The medium changed: node is new. Set by the device that took the drive; NULL if it cannot. */
+	/* The medium changed: node is new. Set by the device that took the drive; NULL if it
+	 * cannot. */
 	void (*medium_changed)(struct drive *drive, void *opaque);
 	void *opaque;
 	struct drive *next;

@@ -4,8 +4,8 @@
  *
  * A driver's submit() starts a request and returns; the request ends with block_complete(), from
  * inside submit() or later on the node's loop, exactly once. The driver's context for a request is
- * block_ctx(req), drv->req_size bytes, uninitialised; behind it lies room for one request to a child,
- * block_child_req(req), which serves one child at a time.
+ * block_ctx(req), drv->req_size bytes, uninitialised; behind it lies room for one request to a
+ * child, block_child_req(req), which serves one child at a time.
  *
  * open() and close() run on a private loop that nobody else uses, so they may use block_pread() and
  * its like on children. All of a node's functions run on the node's loop (or while nobody runs it).
@@ -18,9 +18,9 @@
 #include "block/block.h"
 #include "vmm/core/util.h"
 
-#define BLOCK_CHAIN_MAX 200 /* nodes below one another */
+#define BLOCK_CHAIN_MAX	 200 /* nodes below one another */
 #define BLOCK_PROBE_SIZE 2048
-#define BLOCK_REQ_ALIGN 16
+#define BLOCK_REQ_ALIGN	 16
 
 enum {
 	BLOCK_OPEN_RDWR = 1 << 0,
@@ -54,6 +54,7 @@ struct block_open {
 	const struct block_names *names;
 	const struct block_chain *up;
 	struct evloop *loop; /* private */
+	struct evloop *home; /* where named nodes go back to if it fails */
 };
 
 enum block_aio { BLOCK_AIO_DEFAULT, BLOCK_AIO_THREADS, BLOCK_AIO_NATIVE, BLOCK_AIO_IO_URING };
@@ -101,18 +102,19 @@ struct block_node {
 	void *opaque; /* the driver's state */
 	struct block_node *file, *backing;
 	char *name;
-	char *filename;	     /* as given; of the lowest file for a format */
-	char *backing_name;  /* as the header has it, or NULL */
+	char *filename;	    /* as given; of the lowest file for a format */
+	char *backing_name; /* as the header has it, or NULL */
 	char *backing_format;
 	bool read_only;
-	bool probed;	     /* the format was guessed: sector 0 is guarded */
+	bool probed; /* the format was guessed: sector 0 is guarded */
 	bool writeback;
 	bool ignore_discard; /* discard=ignore */
 	bool growable;	     /* a format's file: writes past the end are right */
 	bool owned;	     /* some node's child */
 	bool no_flush;
-	bool zero_past_end;  /* what lies beyond the end reads as zero once it is inside */
-	int detect_zeroes;   /* 0 off, 1 on, 2 unmap */
+	bool written;	    /* since it was opened */
+	bool zero_past_end; /* what lies beyond the end reads as zero once it is inside */
+	int detect_zeroes;  /* 0 off, 1 on, 2 unmap */
 	uint64_t length;
 	struct block_limits limits;
 	size_t req_bytes; /* block_req_size() */
@@ -149,7 +151,8 @@ static inline void block_idle(struct block_node *node)
 int block_do(struct block_node *node, enum block_op op, uint64_t offset, const struct iovec *iov,
 	     int iovcnt, uint64_t bytes, uint32_t flags);
 int block_truncate(struct block_node *node, uint64_t bytes, struct error **err);
-int block_status(struct block_node *node, uint64_t offset, uint64_t bytes, struct block_extent *out);
+int block_status(struct block_node *node, uint64_t offset, uint64_t bytes,
+		 struct block_extent *out);
 int64_t block_allocated(struct block_node *node);
 void block_set_length(struct block_node *node, uint64_t bytes);
 
@@ -159,7 +162,8 @@ static inline void *block_ctx(struct block_req *req)
 }
 static inline struct block_req *block_child_req(struct block_req *req)
 {
-	return (struct block_req *)(req->driver + ALIGN_UP(req->node->drv->req_size, BLOCK_REQ_ALIGN));
+	return (struct block_req *)(req->driver +
+				    ALIGN_UP(req->node->drv->req_size, BLOCK_REQ_ALIGN));
 }
 
 /* iov.c */
@@ -174,23 +178,36 @@ int block_iov_slice(const struct iovec *iov, int iovcnt, size_t skip, size_t byt
 		    struct iovec *out, int max);
 bool block_buf_is_zero(const void *buf, size_t bytes);
 
-/* open.c: one node with everything below; opts' known keys are used up, the rest refused. */
+/*
+ * open.c: one node with everything below. The keys that the layers know are marked in opts; the
+ * caller refuses the rest.
+ */
 struct block_node *block_open_node(const struct block_open *how, struct opts *opts,
 				   struct error **err);
-/* For tools: how->loop is private to this call or the caller's own. flags: BLOCK_OPEN_*. */
+/* For tools, on a loop that is theirs alone. format NULL: probed. flags: BLOCK_OPEN_*. */
 struct block_node *block_open_file(struct evloop *loop, const char *filename, const char *format,
 				   uint32_t flags, struct error **err);
-/* A format's child "file": nested file.*, a node's name, or a file name. */
-struct block_node *block_open_child(const struct block_open *how, struct opts *opts,
-				    struct error **err);
-/* A backing file by the name in an image's header. */
-struct block_node *block_open_backing(struct block_node *node, const struct block_open *how,
-				      struct opts *opts, struct error **err);
+struct block_node *block_open_tool(struct evloop *loop, struct opts *opts, uint32_t flags,
+				   struct error **err);
+/*
+ * Sets node->backing: nested backing.*, a node's name, none for backing=null, or what the image's
+ * header has in node->backing_name and backing_format.
+ */
+bool block_open_backing(struct block_node *node, const struct block_open *how, struct opts *opts,
+			struct error **err);
+/* A backing file's name as seen from the image that names it. Allocated. */
+char *block_backing_path(const char *image, const char *backing);
 const struct block_driver *block_find_driver(const char *name);
 /* The driver whose magic is there; raw if none is. *unsupported: a format known only by name. */
 const struct block_driver *block_probe(const uint8_t *buf, size_t len, const char **unsupported);
 
+/* file_open.c */
+bool block_file_identity(const struct block_node *node, dev_t *dev, ino_t *ino);
+
+/* drive.c: a -drive cache= mode as BLOCK_OPEN_ flags, added to *flags. */
+bool block_parse_cache(const char *name, uint32_t *flags);
+
 extern const struct block_driver block_file, block_host_device, block_raw, block_qcow2;
-extern const struct block_driver block_null_co, block_null_aio, block_blkdebug_delay;
+extern const struct block_driver block_null_co, block_null_aio;
 
 #endif

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Scatter lists: copies in and out, slices, and whether all of it is zero. Pure functions, any thread.
+ * Scatter lists: copies in and out, slices, and whether all of it is zero. Pure functions, any
+ * thread.
  *
- * skip is counted in bytes from the list's beginning; callers see to it that skip + bytes lie inside.
+ * skip is counted in bytes from the list's beginning; callers see to it that skip + bytes lie
+ * inside.
  */
 #include "block/driver.h"
 

@@ -3,13 +3,14 @@
  * Nodes: making, references, moving between loops, and what consumers may ask.
  *
  * Thread: the node's loop, or any while nobody runs it; references are the main thread's.
- * A node owns its children (file, backing): they are in no other node's tree, so that a tree is on one
- * loop and shares nothing with another.
+ * A node owns its children (file, backing): they are in no other node's tree, so that a tree is on
+ * one loop and shares nothing with another.
  */
 #include <errno.h>
 #include <stdlib.h>
 
 #include "block/driver.h"
+#include "vmm/core/log.h"
 
 struct block_node *block_node_new(const struct block_driver *drv, struct evloop *loop)
 {
@@ -128,6 +129,12 @@ void block_unref(struct block_node *node)
 		block_set_loop(node, private);
 	else
 		block_drain(node);
+	if (node->written) {
+		int ret = block_flush(node);
+
+		if (ret)
+			log_error("could not flush '%s': %s", block_filename(node), strerror(-ret));
+	}
 	close_tree(node, home);
 	evloop_free(private);
 }

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * New image files: raw, and empty qcow2 images. An image that somebody uses is not overwritten: its
+ * locks are asked before anything is cut off. Main thread; synchronous.
+ *
+ * Layout of a new qcow2 image, in clusters: header, refcount table, refcount blocks, L1 table.
+ */
+#include "block/create.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "block/file.h"
+#include "block/qcow2/qcow2.h"
+
+/* The file, empty and locked, or -1. */
+static int open_new(const char *filename, struct error **err)
+{
+	int fd = open(filename, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+
+	if (fd < 0) {
+		error_set_errno(err, errno, "Could not create '%s'", filename);
+		return -1;
+	}
+	if (!file_lock(fd, filename, FILE_PERM_WRITE | FILE_PERM_RESIZE,
+		       FILE_PERM_CONSISTENT_READ | FILE_PERM_WRITE | FILE_PERM_RESIZE, err)) {
+		close(fd);
+		return -1;
+	}
+	if (ftruncate(fd, 0) < 0) {
+		error_set_errno(err, errno, "Could not create '%s'", filename);
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static int reserve(int fd, uint64_t size, enum block_prealloc prealloc)
+{
+	char zero[65536] = {0};
+	int ret;
+
+	if (ftruncate(fd, size) < 0)
+		return -errno;
+	if (prealloc == PREALLOC_FALLOC && size)
+		return -posix_fallocate(fd, 0, size);
+	if (prealloc != PREALLOC_FULL)
+		return 0;
+	for (uint64_t at = 0; at < size; at += sizeof(zero)) {
+		ret = write_full(fd, zero, MIN(sizeof(zero), size - at));
+		if (ret)
+			return ret;
+	}
+	return fsync(fd) < 0 ? -errno : 0;
+}
+
+bool block_create_raw(const char *filename, const struct block_create *c, struct error **err)
+{
+	int fd, ret;
+
+	if (c->size > INT64_MAX - 511) {
+		error_set(err, "Image size is too large");
+		return false;
+	}
+	fd = open_new(filename, err);
+	if (fd < 0)
+		return false;
+	ret = reserve(fd, ALIGN_UP(c->size, 512), c->prealloc);
+	close(fd);
+	if (ret) {
+		error_set_errno(err, ret, "Could not resize file");
+		unlink(filename);
+	}
+	return !ret;
+}
+
+struct layout {
+	unsigned cluster_bits, order;
+	uint64_t l1_entries, l1_clusters, blocks, table_clusters, clusters;
+};
+
+static bool plan(struct layout *l, const struct block_create *c, struct error **err)
+{
+	unsigned bits = c->refcount_bits ? c->refcount_bits : 16, l1_bits;
+	uint64_t per_block, before;
+
+	l->cluster_bits = c->cluster_bits ? c->cluster_bits : 16;
+	if (l->cluster_bits < QCOW2_MIN_CLUSTER_BITS || l->cluster_bits > QCOW2_MAX_CLUSTER_BITS) {
+		error_set(err, "Cluster size must be a power of two between 512 and 2048k");
+		return false;
+	}
+	if (!is_pow2(bits) || bits > 64) {
+		error_set(err, "Refcount width must be a power of two and may not exceed 64 bits");
+		return false;
+	}
+	if (c->v2 && bits != 16) {
+		error_set(err,
+			  "Different refcount widths than 16 bits require compatibility level 1.1 "
+			  "or above (use version=v3 or greater)");
+		return false;
+	}
+	if (c->v2 && c->lazy_refcounts) {
+		error_set(err,
+			  "Lazy refcounts only supported with compatibility level 1.1 and above "
+			  "(use version=v3 or greater)");
+		return false;
+	}
+	if (c->v2 && c->zstd) {
+		error_set(err,
+			  "Non-zlib compression type is only supported with compatibility level "
+			  "1.1 and above (use version=v3 or greater)");
+		return false;
+	}
+	l->order = __builtin_ctz(bits);
+	l1_bits = 2 * l->cluster_bits - 3;
+	l->l1_entries = div_round_up(c->size, UINT64_C(1) << l1_bits);
+	if (c->size > INT64_MAX - 511 || l->l1_entries * 8 > QCOW2_MAX_L1_BYTES) {
+		error_set(err, "Image size is too large for a cluster size of %u",
+			  1u << l->cluster_bits);
+		return false;
+	}
+	l->l1_clusters = div_round_up(l->l1_entries * 8, UINT64_C(1) << l->cluster_bits);
+	per_block = UINT64_C(1) << (l->cluster_bits + 3 - l->order);
+	l->blocks = l->table_clusters = 1;
+	do {
+		before = l->blocks + l->table_clusters;
+		l->clusters = 1 + l->table_clusters + l->blocks + l->l1_clusters;
+		l->blocks = div_round_up(l->clusters, per_block);
+		l->table_clusters = div_round_up(l->blocks * 8, UINT64_C(1) << l->cluster_bits);
+	} while (before != l->blocks + l->table_clusters);
+	return true;
+}
+
+static size_t put_extension(uint8_t *buf, size_t at, uint32_t type, const void *data, size_t len)
+{
+	store_be32(buf + at, type);
+	store_be32(buf + at + 4, len);
+	memcpy(buf + at + 8, data, len);
+	return at + 8 + ALIGN_UP(len, 8);
+}
+
+/* What the bits mean, for programs that do not know them. */
+static size_t put_feature_names(uint8_t *buf, size_t at)
+{
+	static const struct {
+		uint8_t kind, bit;
+		const char *name;
+	} names[] = {
+		{0, 0, "dirty bit"},
+		{0, 1, "corrupt bit"},
+		{0, 2, "external data file"},
+		{0, 3, "compression type"},
+		{0, 4, "extended L2 entries"},
+		{1, 0, "lazy refcounts"},
+		{2, 0, "bitmaps"},
+		{2, 1, "raw external data"},
+	};
+	uint8_t table[ARRAY_SIZE(names) * 48] = {0};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		table[i * 48] = names[i].kind;
+		table[i * 48 + 1] = names[i].bit;
+		memcpy(&table[i * 48 + 2], names[i].name, strlen(names[i].name));
+	}
+	return put_extension(buf, at, QCOW2_EXT_FEATURES, table, sizeof(table));
+}
+
+static bool put_header(uint8_t *buf, const struct layout *l, const struct block_create *c,
+		       struct error **err)
+{
+	uint64_t cluster = UINT64_C(1) << l->cluster_bits;
+	size_t at = c->v2 ? QCOW2_V2_HEADER : QCOW2_V3_HEADER + 8;
+	size_t name = c->backing ? strlen(c->backing) : 0;
+	size_t format = c->backing_format ? ALIGN_UP(strlen(c->backing_format), 8) + 8 : 0;
+
+	if (name > 1023 || at + format + 8 + name > cluster) {
+		error_set(err, "Backing file name too long for the image's header");
+		return false;
+	}
+	store_be32(buf, QCOW2_MAGIC);
+	store_be32(buf + 4, c->v2 ? 2 : 3);
+	store_be32(buf + 20, l->cluster_bits);
+	store_be64(buf + QCOW2_OFF_SIZE, ALIGN_UP(c->size, 512));
+	store_be32(buf + QCOW2_OFF_L1_SIZE, l->l1_entries);
+	store_be64(buf + QCOW2_OFF_L1, (1 + l->table_clusters + l->blocks) << l->cluster_bits);
+	store_be64(buf + QCOW2_OFF_REFTABLE, cluster);
+	store_be32(buf + QCOW2_OFF_REFTABLE_CLUSTERS, l->table_clusters);
+	if (!c->v2) {
+		store_be64(buf + QCOW2_OFF_INCOMPATIBLE, c->zstd ? QCOW2_INCOMPAT_COMPRESSION : 0);
+		store_be64(buf + QCOW2_OFF_COMPATIBLE,
+			   c->lazy_refcounts ? QCOW2_COMPAT_LAZY_REFCOUNTS : 0);
+		store_be32(buf + 96, l->order);
+		store_be32(buf + 100, QCOW2_V3_HEADER + 8);
+		buf[QCOW2_V3_HEADER] = c->zstd ? QCOW2_ZSTD : QCOW2_ZLIB;
+	}
+	if (c->backing_format)
+		at = put_extension(buf, at, (uint32_t)QCOW2_EXT_BACKING_FORMAT, c->backing_format,
+				   strlen(c->backing_format));
+	if (!c->v2 && at + 8 + 8 * 48 + 8 + name <= cluster)
+		at = put_feature_names(buf, at);
+	at += 8; /* the end of extensions is zeroes */
+	if (name) {
+		store_be64(buf + 8, at);
+		store_be32(buf + 16, name);
+		memcpy(buf + at, c->backing, name);
+	}
+	return true;
+}
+
+bool block_create_qcow2(const char *filename, const struct block_create *c, struct error **err)
+{
+	struct layout l;
+	uint64_t cluster, per_block, bytes;
+	uint8_t *buf;
+	int fd, ret;
+
+	if (!plan(&l, c, err))
+		return false;
+	cluster = UINT64_C(1) << l.cluster_bits;
+	per_block = UINT64_C(1) << (l.cluster_bits + 3 - l.order);
+	bytes = (1 + l.table_clusters + l.blocks) << l.cluster_bits; /* the L1 table is zeroes */
+	buf = calloc(1, bytes);
+	if (!buf) {
+		error_set_errno(err, ENOMEM, "Could not create '%s'", filename);
+		return false;
+	}
+	if (!put_header(buf, &l, c, err)) {
+		free(buf);
+		return false;
+	}
+	for (uint64_t i = 0; i < l.blocks; i++)
+		store_be64(buf + cluster + i * 8, (1 + l.table_clusters + i) << l.cluster_bits);
+	for (uint64_t i = 0; i < l.clusters; i++)
+		refcount_set(buf + ((1 + l.table_clusters + i / per_block) << l.cluster_bits),
+			     l.order, i % per_block, 1);
+	fd = open_new(filename, err);
+	if (fd < 0) {
+		free(buf);
+		return false;
+	}
+	ret = ftruncate(fd, l.clusters << l.cluster_bits) < 0 ? -errno : write_full(fd, buf, bytes);
+	free(buf);
+	close(fd);
+	if (ret) {
+		error_set_errno(err, ret, "Could not write '%s'", filename);
+		unlink(filename);
+	}
+	return !ret;
+}

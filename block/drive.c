@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The top of a stack: -drive's short-hands, -blockdev, and the temporary overlay of snapshot=on.
+ * Main thread. Opening waits for I/O and so has a loop of its own; the whole stack then moves.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "block/create.h"
+#include "block/driver.h"
+
+static const char *const cache_names[] = {"none",	"off",	  "writeback", "writethrough",
+					  "directsync", "unsafe", NULL};
+static const uint32_t cache_flags[] = {
+	BLOCK_OPEN_DIRECT,
+	BLOCK_OPEN_DIRECT,
+	0,
+	BLOCK_OPEN_WRITETHROUGH,
+	BLOCK_OPEN_DIRECT | BLOCK_OPEN_WRITETHROUGH,
+	BLOCK_OPEN_NO_FLUSH,
+};
+static const char *const aio_names[] = {"threads", "native", "io_uring", NULL};
+
+bool block_parse_cache(const char *name, uint32_t *flags)
+{
+	for (size_t i = 0; cache_names[i]; i++) {
+		if (!strcmp(cache_names[i], name)) {
+			*flags |= cache_flags[i];
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool drive_options(struct block_open *how, struct opts *opts, bool *snapshot,
+			  struct error **err)
+{
+	bool read_only = false, copy_on_read = false, writeback = true;
+	int cache = 2, aio = -1;
+
+	how->flags = BLOCK_OPEN_AUTO_RO;
+	if (!opts_get_bool(opts, "readonly", &read_only, err) ||
+	    !opts_get_bool(opts, "read-only", &read_only, err) ||
+	    !opts_get_bool(opts, "snapshot", snapshot, err) ||
+	    !opts_get_bool(opts, "copy-on-read", &copy_on_read, err) ||
+	    !opts_get_enum(opts, "cache", cache_names, &cache, err) ||
+	    !opts_get_bool(opts, "cache.writeback", &writeback, err) ||
+	    !opts_get_enum(opts, "aio", aio_names, &aio, err))
+		return false;
+	if (copy_on_read) {
+		error_set(err, "copy-on-read=on is not supported");
+		return false;
+	}
+	if (!read_only)
+		how->flags |= BLOCK_OPEN_RDWR;
+	how->flags |= cache_flags[cache];
+	if (!writeback)
+		how->flags |= BLOCK_OPEN_WRITETHROUGH;
+	how->aio = aio < 0 ? BLOCK_AIO_DEFAULT : aio + BLOCK_AIO_THREADS;
+	return true;
+}
+
+static struct block_node *find_base(void *opaque, const char *name)
+{
+	return opaque;
+}
+
+/* base, read-only, goes under a new image that has no name any more. Consumes base. */
+static struct block_node *overlay(const struct block_open *how, struct block_node *base,
+				  struct error **err)
+{
+	const char *dir = getenv("TMPDIR");
+	char *path = xasprintf("%s/vl.XXXXXX", dir && *dir ? dir : "/var/tmp");
+	struct block_names names = {find_base, base};
+	struct block_open top = *how;
+	struct block_create create = {.size = base->length};
+	struct opts opts = {0};
+	struct block_node *node = NULL;
+	int fd = mkstemp(path);
+
+	if (fd < 0) {
+		error_set_errno(err, errno, "Could not create the temporary image '%s'", path);
+		goto out;
+	}
+	close(fd);
+	if (block_create_qcow2(path, &create, err)) {
+		opts_add(&opts, "driver", "qcow2");
+		opts_add(&opts, "file.driver", "file");
+		opts_add(&opts, "file.filename", path);
+		opts_add(&opts, "backing", "base");
+		top.flags = BLOCK_OPEN_RDWR | BLOCK_OPEN_BLOCKDEV | BLOCK_OPEN_UNMAP |
+			    BLOCK_OPEN_NO_FLUSH | (how->flags & BLOCK_OPEN_DIRECT);
+		top.names = &names;
+		node = block_open_node(&top, &opts, err);
+	}
+	unlink(path);
+out:
+	/* The overlay has a reference of its own, or nobody has. */
+	if (node)
+		base->refs--;
+	else
+		block_abandon(base, how->home);
+	opts_free(&opts);
+	free(path);
+	return node;
+}
+
+static struct block_node *open_top(struct block_open *how, struct opts *opts, bool snapshot,
+				   struct evloop *loop, struct error **err)
+{
+	struct block_node *node;
+	bool discard;
+
+	how->home = loop;
+	how->loop = evloop_new(NULL, err);
+	if (!how->loop)
+		return NULL;
+	if (snapshot)
+		how->flags &= ~BLOCK_OPEN_RDWR;
+	node = block_open_node(how, opts, err);
+	if (node && !opts_check_used(opts, NULL, 0, err)) {
+		block_abandon(node, loop);
+		node = NULL;
+	}
+	if (node && snapshot) {
+		int zeroes = node->detect_zeroes;
+
+		discard = !node->ignore_discard;
+		node->detect_zeroes = 0;
+		node = overlay(how, node, err);
+		if (node) {
+			node->ignore_discard = !discard;
+			node->detect_zeroes = zeroes;
+		}
+	}
+	if (node) {
+		node->writeback = !(how->flags & BLOCK_OPEN_WRITETHROUGH);
+		block_set_loop(node, loop);
+	}
+	evloop_free(how->loop);
+	return node;
+}
+
+struct block_node *block_open(struct evloop *loop, struct opts *opts, struct error **err)
+{
+	struct block_open how = {0};
+	bool snapshot = false;
+
+	if (!drive_options(&how, opts, &snapshot, err))
+		return NULL;
+	return open_top(&how, opts, snapshot, loop, err);
+}
+
+struct block_node *block_open_blockdev(struct evloop *loop, struct opts *opts,
+				       const struct block_names *names, struct error **err)
+{
+	struct block_open how = {.flags = BLOCK_OPEN_RDWR | BLOCK_OPEN_BLOCKDEV, .names = names};
+
+	if (!opts_has(opts, "driver")) {
+		error_set(err, "Parameter 'driver' is missing");
+		return NULL;
+	}
+	return open_top(&how, opts, false, loop, err);
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What format a file's first bytes tell of. Pure; any thread.
+ *
+ * Formats that are only known by name are refused rather than shown to a guest as raw bytes: a
+ * guess of raw would let the guest see, and change, what belongs to the container.
+ */
+#include "block/driver.h"
+
+static const struct {
+	const char *name;
+	uint16_t offset, len;
+	const char *magic;
+} foreign[] = {
+	{"vmdk", 0, 4, "KDMV"},
+	{"vmdk", 0, 4, "COWD"},
+	{"vmdk", 0, 21, "# Disk DescriptorFile"},
+	{"vdi", 64, 4, "\x7f\x10\xda\xbe"},
+	{"vhdx", 0, 8, "vhdxfile"},
+	{"vpc", 0, 8, "conectix"},
+	{"qed", 0, 4, "QED\0"},
+	{"luks", 0, 6, "LUKS\xba\xbe"},
+	{"parallels", 0, 16, "WithoutFreeSpace"},
+	{"parallels", 0, 16, "WithouFreSpacExt"},
+	{"bochs", 0, 22, "Bochs Virtual HD Image"},
+};
+
+const struct block_driver *block_probe(const uint8_t *buf, size_t len, const char **unsupported)
+{
+	*unsupported = NULL;
+	if (block_qcow2.probe(buf, len))
+		return &block_qcow2;
+	if (len >= 8 && !memcmp(buf, "QFI\xfb", 4) && load_be32(buf + 4) == 1)
+		*unsupported = "qcow";
+	for (size_t i = 0; i < ARRAY_SIZE(foreign) && !*unsupported; i++)
+		if (len >= (size_t)foreign[i].offset + foreign[i].len &&
+		    !memcmp(buf + foreign[i].offset, foreign[i].magic, foreign[i].len))
+			*unsupported = foreign[i].name;
+	return &block_raw;
+}

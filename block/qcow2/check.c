@@ -1,0 +1,587 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Checking: every table is walked and every reference counted, then compared with what the refcount
+ * blocks say. Too high is a leak; too low, or a table that leads nowhere, is a corruption.
+ *
+ * Repairing writes refcounts in place. If blocks are missing or lie outside, new ones and a new
+ * table are written behind the end of the file, synced, and then the header switches to them.
+ * COPIED flags are set by the new counts. The image's sizes bound all memory: one counter for each
+ * cluster of the file.
+ *
+ * Main thread; nobody else uses the node meanwhile.
+ */
+#include "block/qcow2/check.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "block/qcow2/qcow2.h"
+
+struct check {
+	struct qcow2 *s;
+	struct qcow2_check *r;
+	unsigned fix;
+	void (*message)(void *opaque, const char *line);
+	void *opaque;
+	uint64_t clusters; /* of the file */
+	uint32_t *refs;
+	uint64_t *table;      /* one cluster: an L2 table */
+	uint8_t *block;	      /* one cluster: a refcount block */
+	uint64_t block_index; /* what it holds; UINT64_MAX: nothing */
+	bool rebuild;
+	uint64_t next_host; /* for fragmentation */
+	uint64_t copied_wrong;
+};
+
+static void say(struct check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void say(struct check *c, const char *fmt, ...)
+{
+	char line[256];
+	va_list ap;
+
+	if (!c->message)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	c->message(c->opaque, line);
+}
+
+/* Counts a reference to each cluster that [offset, offset + bytes) touches. */
+static void reference(struct check *c, uint64_t offset, uint64_t bytes)
+{
+	struct qcow2 *s = c->s;
+	uint64_t first, last;
+
+	if (!bytes)
+		return;
+	first = offset >> s->cluster_bits;
+	last = (offset + bytes - 1) >> s->cluster_bits;
+	if (offset > INT64_MAX - bytes || last >= c->clusters) {
+		say(c, "ERROR: offset 0x%llx lies outside of the file", (unsigned long long)offset);
+		c->r->corruptions++;
+		return;
+	}
+	for (uint64_t i = first; i <= last; i++) {
+		if (c->refs[i] < UINT32_MAX)
+			c->refs[i]++;
+	}
+	c->r->image_end = MAX(c->r->image_end, (last + 1) << s->cluster_bits);
+}
+
+/* The refcount that the disk has. */
+static int disk_refcount(struct check *c, uint64_t cluster, uint64_t *count)
+{
+	struct qcow2 *s = c->s;
+	uint64_t index = cluster >> s->block_bits, offset;
+	int ret;
+
+	*count = 0;
+	if (index >= s->reftable_size)
+		return 0;
+	offset = s->reftable[index] & ~REFTABLE_RESERVED;
+	if (!offset)
+		return 0;
+	if (!IS_ALIGNED(offset, s->cluster_size) ||
+	    !range_inside(offset, s->cluster_size, c->clusters << s->cluster_bits))
+		return 0; /* reported with the table */
+	if (c->block_index != index) {
+		c->block_index = UINT64_MAX;
+		ret = block_pread(s->file, offset, c->block, s->cluster_size);
+		if (ret)
+			return ret;
+		c->block_index = index;
+	}
+	*count = refcount_get(c->block, s->h.refcount_order,
+			      cluster & ((UINT64_C(1) << s->block_bits) - 1));
+	return 0;
+}
+
+static bool table_valid(struct check *c, uint64_t offset, const char *what, uint64_t index)
+{
+	struct qcow2 *s = c->s;
+
+	if (!IS_ALIGNED(offset, s->cluster_size)) {
+		say(c, "ERROR %s offset=%llx: Table is not cluster aligned; index %llu", what,
+		    (unsigned long long)offset, (unsigned long long)index);
+	} else if (!range_inside(offset, s->cluster_size, c->clusters << s->cluster_bits)) {
+		say(c, "ERROR %s offset=%llx lies outside of the file; index %llu", what,
+		    (unsigned long long)offset, (unsigned long long)index);
+	} else {
+		return true;
+	}
+	c->r->corruptions++;
+	return false;
+}
+
+static void walk_l2_entry(struct check *c, uint64_t entry, bool active)
+{
+	struct qcow2 *s = c->s;
+	uint64_t offset = entry & ENTRY_OFFSET, bytes = s->cluster_size;
+	enum qtype type = qcow2_entry_type(s, entry);
+
+	if (type == Q_UNALLOCATED || type == Q_ZERO)
+		return;
+	if (type == Q_COMPRESSED) {
+		if (entry & ENTRY_COPIED) {
+			say(c,
+			    "ERROR: coffset=0x%llx: copied flag must never be set for compressed "
+			    "clusters",
+			    (unsigned long long)offset);
+			c->r->corruptions++;
+		}
+		qcow2_compressed_range(s, entry, &offset, &bytes);
+		/* The last sector may stick out of the file; the clusters must not. */
+		reference(c, offset, bytes);
+		if (active) {
+			c->r->allocated_clusters++;
+			c->r->compressed_clusters++;
+			c->r->fragmented_clusters++;
+		}
+		return;
+	}
+	if (!IS_ALIGNED(offset, s->cluster_size)) {
+		say(c, "ERROR offset=%llx: Cluster is not properly aligned; L2 entry corrupted.",
+		    (unsigned long long)offset);
+		c->r->corruptions++;
+		return;
+	}
+	reference(c, offset, bytes);
+	if (active) {
+		c->r->allocated_clusters++;
+		if (c->next_host && offset != c->next_host)
+			c->r->fragmented_clusters++;
+		c->next_host = offset + s->cluster_size;
+	}
+}
+
+static int walk_l1(struct check *c, const uint64_t *l1, uint64_t entries, bool active)
+{
+	struct qcow2 *s = c->s;
+
+	for (uint64_t i = 0; i < entries; i++) {
+		uint64_t offset = l1[i] & ENTRY_OFFSET;
+		int ret;
+
+		if (l1[i] & L1_RESERVED) {
+			say(c, "ERROR found L1 entry with reserved bits set: %llx",
+			    (unsigned long long)l1[i]);
+			c->r->corruptions++;
+		}
+		if (!offset || !table_valid(c, offset, "L2", i))
+			continue;
+		reference(c, offset, s->cluster_size);
+		ret = block_pread(s->file, offset, c->table, s->cluster_size);
+		if (ret)
+			return ret;
+		for (uint64_t k = 0; k < UINT64_C(1) << s->l2_bits; k++)
+			walk_l2_entry(c, be64toh(c->table[k]), active);
+	}
+	return 0;
+}
+
+/* The snapshot table ("Snapshots" in the format's document), and what each snapshot holds. */
+static int walk_snapshots(struct check *c)
+{
+	struct qcow2 *s = c->s;
+	uint64_t at = s->h.snapshots_offset;
+	int ret = 0;
+
+	for (uint32_t i = 0; i < s->h.snapshots && !ret; i++) {
+		uint8_t head[40];
+		uint64_t l1_offset, bytes, *l1;
+		uint32_t entries;
+
+		ret = block_pread(s->file, at, head, sizeof(head));
+		if (ret)
+			break;
+		l1_offset = load_be64(head);
+		entries = load_be32(head + 8);
+		at += ALIGN_UP(sizeof(head) + load_be32(head + 36) + UINT64_C(0) +
+				       load_be16(head + 12) + load_be16(head + 14),
+			       8);
+		bytes = entries * UINT64_C(8);
+		if (!IS_ALIGNED(l1_offset, s->cluster_size) || bytes > QCOW2_MAX_L1_BYTES ||
+		    !range_inside(l1_offset, bytes, c->clusters << s->cluster_bits) ||
+		    at - s->h.snapshots_offset > UINT64_C(64) << 20) {
+			say(c, "ERROR snapshot %u: L1 table is invalid", i);
+			c->r->corruptions++;
+			break;
+		}
+		reference(c, l1_offset, bytes);
+		l1 = malloc(MAX(bytes, UINT64_C(8)));
+		ret = !l1 ? -ENOMEM : bytes ? block_pread(s->file, l1_offset, l1, bytes) : 0;
+		for (uint32_t k = 0; k < entries && !ret; k++)
+			l1[k] = be64toh(l1[k]);
+		if (!ret)
+			ret = walk_l1(c, l1, entries, false);
+		free(l1);
+	}
+	if (!ret && s->h.snapshots)
+		reference(c, s->h.snapshots_offset, at - s->h.snapshots_offset);
+	return ret;
+}
+
+static void walk_refcount_table(struct check *c)
+{
+	struct qcow2 *s = c->s;
+
+	reference(c, s->h.reftable_offset, (uint64_t)s->h.reftable_clusters << s->cluster_bits);
+	for (uint64_t i = 0; i < s->reftable_size; i++) {
+		uint64_t offset = s->reftable[i] & ~REFTABLE_RESERVED;
+
+		if (!s->reftable[i])
+			continue;
+		if (!table_valid(c, offset, "refcount block", i)) {
+			c->rebuild = true;
+			continue;
+		}
+		reference(c, offset, s->cluster_size);
+		if (c->refs[offset >> s->cluster_bits] != 1) {
+			say(c, "ERROR refcount block %llu refcount=%u", (unsigned long long)i,
+			    c->refs[offset >> s->cluster_bits]);
+			c->r->corruptions++;
+			c->rebuild = true;
+		}
+	}
+}
+
+static bool has_block(const struct check *c, uint64_t cluster)
+{
+	uint64_t index = cluster >> c->s->block_bits;
+
+	return index < c->s->reftable_size && c->s->reftable[index];
+}
+
+/* Compares, and with fix writes the block back where it changed. */
+static int compare_block(struct check *c, uint64_t index, bool fix)
+{
+	struct qcow2 *s = c->s;
+	uint64_t first = index << s->block_bits, n = UINT64_C(1) << s->block_bits, count;
+	uint64_t max = s->h.refcount_order == 6 ? UINT64_MAX
+						: (UINT64_C(1) << (1u << s->h.refcount_order)) - 1;
+	bool changed = false;
+	int ret = 0;
+
+	for (uint64_t i = 0; i < n && !ret; i++) {
+		uint64_t refs = first + i < c->clusters ? c->refs[first + i] : 0;
+		bool leak, mend;
+
+		ret = disk_refcount(c, first + i, &count);
+		if (ret || count == refs)
+			continue;
+		leak = count > refs;
+		mend = fix && refs <= max && has_block(c, first + i) &&
+		       (c->fix & (leak ? QCOW2_FIX_LEAKS : QCOW2_FIX_ERRORS));
+		if (!fix) {
+			say(c, "%s cluster %llu refcount=%llu reference=%llu",
+			    leak ? "Leaked" : "ERROR", (unsigned long long)(first + i),
+			    (unsigned long long)count, (unsigned long long)refs);
+			if (leak)
+				c->r->leaks++;
+			else
+				c->r->corruptions++;
+			if (!leak && !has_block(c, first + i))
+				c->rebuild = true;
+		} else if (mend) {
+			refcount_set(c->block, s->h.refcount_order, i, refs);
+			changed = true;
+			if (leak)
+				c->r->leaks_fixed++;
+			else
+				c->r->corruptions_fixed++;
+		}
+	}
+	if (!ret && changed)
+		ret = block_pwrite(s->file, s->reftable[index] & ~REFTABLE_RESERVED, c->block,
+				   s->cluster_size, 0);
+	return ret;
+}
+
+static int compare(struct check *c, bool fix)
+{
+	struct qcow2 *s = c->s;
+	uint64_t blocks = div_round_up(c->clusters, UINT64_C(1) << s->block_bits);
+	int ret = 0;
+
+	c->block_index = UINT64_MAX;
+	for (uint64_t i = 0; i < MAX(blocks, (uint64_t)s->reftable_size) && !ret; i++) {
+		uint64_t offset = i < s->reftable_size ? s->reftable[i] & ~REFTABLE_RESERVED : 0;
+
+		/* No block: all counts are zero, which only matters inside the file. */
+		if (!offset && i >= blocks)
+			continue;
+		if (fix && !offset)
+			continue;
+		if (offset &&
+		    (!IS_ALIGNED(offset, s->cluster_size) ||
+		     !range_inside(offset, s->cluster_size, c->clusters << s->cluster_bits)))
+			continue;
+		ret = compare_block(c, i, fix);
+	}
+	return ret;
+}
+
+/* New refcount blocks and table behind the end of the file. */
+static int rebuild(struct check *c)
+{
+	struct qcow2 *s = c->s;
+	uint64_t per_block = UINT64_C(1) << s->block_bits, blocks = 0, tables = 1, before, total;
+	uint64_t base = c->clusters, entry;
+	uint32_t *refs;
+	int ret;
+
+	do {
+		before = blocks + tables;
+		total = base + blocks + tables;
+		blocks = div_round_up(total, per_block);
+		tables = div_round_up(blocks * 8, s->cluster_size);
+	} while (before != blocks + tables);
+	total = base + blocks + tables;
+	if (tables << s->cluster_bits > QCOW2_MAX_REFTABLE_BYTES)
+		return -EFBIG;
+	/* The old structures are nobody's any more. */
+	for (uint64_t i = 0; i < s->h.reftable_clusters; i++)
+		c->refs[(s->h.reftable_offset >> s->cluster_bits) + i]--;
+	for (uint64_t i = 0; i < s->reftable_size; i++) {
+		uint64_t at = (s->reftable[i] & ~REFTABLE_RESERVED) >> s->cluster_bits;
+
+		if (s->reftable[i] && at < base &&
+		    IS_ALIGNED(s->reftable[i] & ~REFTABLE_RESERVED, s->cluster_size) && c->refs[at])
+			c->refs[at]--;
+	}
+	refs = realloc(c->refs, total * sizeof(*refs));
+	if (!refs)
+		return -ENOMEM;
+	c->refs = refs;
+	for (uint64_t i = base; i < total; i++)
+		refs[i] = 1;
+	for (uint64_t b = 0; b < blocks; b++) {
+		memset(c->block, 0, s->cluster_size);
+		for (uint64_t i = 0; i < per_block && b * per_block + i < total; i++)
+			refcount_set(c->block, s->h.refcount_order, i, refs[b * per_block + i]);
+		ret = block_pwrite(s->file, (base + b) << s->cluster_bits, c->block,
+				   s->cluster_size, 0);
+		if (ret)
+			return ret;
+	}
+	c->block_index = UINT64_MAX;
+	for (uint64_t t = 0; t < tables; t++) {
+		memset(c->table, 0, s->cluster_size);
+		for (uint64_t i = 0; i < s->cluster_size / 8; i++) {
+			entry = t * (s->cluster_size / 8) + i;
+			if (entry < blocks)
+				c->table[i] = htobe64((base + entry) << s->cluster_bits);
+		}
+		ret = block_pwrite(s->file, (base + blocks + t) << s->cluster_bits, c->table,
+				   s->cluster_size, 0);
+		if (ret)
+			return ret;
+	}
+	ret = block_flush(s->file);
+	if (ret)
+		return ret;
+	s->h.reftable_offset = (base + blocks) << s->cluster_bits;
+	s->h.reftable_clusters = tables;
+	store_be64(s->header + QCOW2_OFF_REFTABLE, s->h.reftable_offset);
+	store_be32(s->header + QCOW2_OFF_REFTABLE_CLUSTERS, tables);
+	ret = qcow2_write_header(s);
+	if (!ret)
+		ret = block_flush(s->file);
+	c->clusters = total;
+	return ret;
+}
+
+/* COPIED is set exactly where the refcount is 1. With fix, by the references; else by the disk. */
+static bool copied_wrong(struct check *c, uint64_t *entry, uint64_t offset, bool fix,
+			 const char *what)
+{
+	uint64_t count = 0, cluster = offset >> c->s->cluster_bits;
+
+	if (cluster >= c->clusters)
+		return false;
+	if (fix)
+		count = c->refs[cluster];
+	else if (disk_refcount(c, cluster, &count))
+		return false;
+	if ((count == 1) == !!(*entry & ENTRY_COPIED))
+		return false;
+	if (!fix) {
+		say(c, "ERROR OFLAG_COPIED %s: entry=%llx refcount=%llu", what,
+		    (unsigned long long)*entry, (unsigned long long)count);
+		c->r->corruptions++;
+		c->copied_wrong++;
+	}
+	*entry ^= ENTRY_COPIED;
+	return true;
+}
+
+static int check_copied(struct check *c, bool fix)
+{
+	struct qcow2 *s = c->s;
+	bool l1_changed = false;
+	int ret = 0;
+
+	for (uint64_t i = 0; i < s->h.l1_size && !ret; i++) {
+		uint64_t l1 = s->l1[i], offset = l1 & ENTRY_OFFSET;
+		bool changed = false;
+
+		if (!offset || !IS_ALIGNED(offset, s->cluster_size) ||
+		    !range_inside(offset, s->cluster_size, c->clusters << s->cluster_bits))
+			continue;
+		if (copied_wrong(c, &l1, offset, fix, "L2 cluster") && fix) {
+			s->l1[i] = l1;
+			l1_changed = true;
+		}
+		ret = block_pread(s->file, offset, c->table, s->cluster_size);
+		for (uint64_t k = 0; k < UINT64_C(1) << s->l2_bits && !ret; k++) {
+			uint64_t l2 = be64toh(c->table[k]);
+			enum qtype type = qcow2_entry_type(s, l2);
+
+			if ((type != Q_DATA && type != Q_ZERO_ALLOC) ||
+			    !IS_ALIGNED(l2 & ENTRY_OFFSET, s->cluster_size))
+				continue;
+			if (copied_wrong(c, &l2, l2 & ENTRY_OFFSET, fix, "data cluster") && fix) {
+				c->table[k] = htobe64(l2);
+				changed = true;
+			}
+		}
+		if (!ret && changed)
+			ret = block_pwrite(s->file, offset, c->table, s->cluster_size, 0);
+	}
+	if (!ret && l1_changed) {
+		uint64_t *disk = malloc(s->h.l1_size * UINT64_C(8));
+
+		if (!disk)
+			return -ENOMEM;
+		for (uint64_t i = 0; i < s->h.l1_size; i++)
+			disk[i] = htobe64(s->l1[i]);
+		ret = block_pwrite(s->file, s->h.l1_offset, disk, s->h.l1_size * UINT64_C(8), 0);
+		free(disk);
+	}
+	return ret;
+}
+
+static int count_all(struct check *c)
+{
+	struct qcow2 *s = c->s;
+	int ret;
+
+	reference(c, 0, s->cluster_size);
+	reference(c, s->h.l1_offset, s->h.l1_size * UINT64_C(8));
+	ret = walk_l1(c, s->l1, s->h.l1_size, true);
+	if (!ret)
+		ret = walk_snapshots(c);
+	return ret;
+}
+
+/* What is in memory follows what was repaired on the disk. */
+static int reload(struct check *c)
+{
+	struct qcow2 *s = c->s;
+	uint64_t entries = (uint64_t)s->h.reftable_clusters << (s->cluster_bits - 3);
+	uint64_t *table = calloc(entries, 8);
+	uint8_t *dirty = calloc(entries / 64 + 1, 1);
+	int ret = table && dirty ? block_pread(s->file, s->h.reftable_offset, table, entries * 8)
+				 : -ENOMEM;
+
+	if (ret) {
+		free(table);
+		free(dirty);
+		s->broken = true;
+		return ret;
+	}
+	for (uint64_t i = 0; i < entries; i++)
+		table[i] = be64toh(table[i]);
+	free(s->reftable);
+	free(s->reftable_dirty);
+	s->reftable = table;
+	s->reftable_dirty = dirty;
+	s->reftable_size = entries;
+	s->free_hint = 1;
+	s->fresh = MAX(s->fresh, c->clusters << s->cluster_bits);
+	qcache_clear(&s->l2);
+	qcache_clear(&s->refcounts);
+	return 0;
+}
+
+static int repair(struct check *c)
+{
+	struct qcow2 *s = c->s;
+	uint64_t left;
+	int ret = 0;
+
+	if ((c->fix & QCOW2_FIX_ERRORS) && c->rebuild) {
+		ret = rebuild(c);
+		if (!ret) {
+			c->r->corruptions_fixed += c->r->corruptions - c->copied_wrong;
+			c->r->leaks_fixed = c->r->leaks;
+		}
+	} else {
+		ret = compare(c, true);
+	}
+	if (!ret && (c->fix & QCOW2_FIX_ERRORS)) {
+		ret = check_copied(c, true);
+		if (!ret)
+			c->r->corruptions_fixed += c->copied_wrong;
+	}
+	if (!ret)
+		ret = block_flush(s->file);
+	left = c->r->corruptions - MIN(c->r->corruptions, c->r->corruptions_fixed);
+	if (!ret && !left && (c->fix & QCOW2_FIX_ERRORS) &&
+	    (s->h.incompatible & (QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT))) {
+		s->h.incompatible &= ~(uint64_t)(QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT);
+		store_be64(s->header + QCOW2_OFF_INCOMPATIBLE, s->h.incompatible);
+		ret = qcow2_write_header(s);
+		if (!ret)
+			ret = block_flush(s->file);
+	}
+	return ret ? ret : reload(c);
+}
+
+int qcow2_check(struct block_node *node, unsigned fix, struct qcow2_check *result,
+		void (*message)(void *opaque, const char *line), void *opaque)
+{
+	struct qcow2 *s = node->opaque;
+	struct check c = {.s = s,
+			  .r = result,
+			  .fix = fix,
+			  .message = message,
+			  .opaque = opaque,
+			  .block_index = UINT64_MAX};
+	int ret = 0;
+
+	*result = (struct qcow2_check){0};
+	block_drain(node);
+	if (!node->read_only && !s->broken)
+		ret = qcow2_commit_sync(s);
+	c.clusters = div_round_up(MAX(s->file->length, s->fresh), s->cluster_size);
+	result->total_clusters = div_round_up(s->h.size, s->cluster_size);
+	c.refs = calloc(c.clusters + 1, sizeof(*c.refs));
+	c.table = malloc(s->cluster_size);
+	c.block = malloc(s->cluster_size);
+	if (!c.refs || !c.table || !c.block)
+		ret = -ENOMEM;
+	if (!ret)
+		ret = count_all(&c);
+	if (!ret) {
+		walk_refcount_table(&c);
+		ret = compare(&c, false);
+	}
+	if (!ret)
+		ret = check_copied(&c, false);
+	if (!ret && fix &&
+	    (result->corruptions || result->leaks ||
+	     (s->h.incompatible & (QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT))))
+		ret = repair(&c);
+	result->corruptions -= MIN(result->corruptions, result->corruptions_fixed);
+	result->leaks -= MIN(result->leaks, result->leaks_fixed);
+	if (ret)
+		result->check_errors++;
+	free(c.refs);
+	free(c.table);
+	free(c.block);
+	return ret;
+}

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Compressed clusters: zlib (raw deflate) and zstd. The data that follows a cluster's own in its
+ * last sector is somebody else's, and is not looked at once the cluster is full.
+ *
+ * Nothing about the input is trusted: the output is exactly one cluster or the read fails.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "block/qcow2/qcow2.h"
+
+#ifdef CONFIG_ZLIB
+#include <zlib.h>
+#endif
+#ifdef CONFIG_ZSTD
+#include <zstd.h>
+#endif
+
+bool qcow2_inflate_init(struct qcow2 *s, struct error **err)
+{
+#ifndef CONFIG_ZSTD
+	if (s->h.compression == QCOW2_ZSTD) {
+		error_set(err,
+			  "This program was built without zstd, which the image's clusters need");
+		return false;
+	}
+#endif
+	return true;
+}
+
+void qcow2_inflate_destroy(struct qcow2 *s)
+{
+#ifdef CONFIG_ZSTD
+	ZSTD_freeDCtx(s->zstd);
+#endif
+	s->zstd = NULL;
+	free(s->inflate_in);
+	free(s->inflate_out);
+	s->inflate_in = s->inflate_out = NULL;
+}
+
+static int inflate_zlib(const uint8_t *in, size_t in_len, uint8_t *out, size_t out_len)
+{
+#ifdef CONFIG_ZLIB
+	z_stream z = {.next_in = (uint8_t *)in,
+		      .avail_in = in_len,
+		      .next_out = out,
+		      .avail_out = out_len};
+	int ret;
+
+	if (inflateInit2(&z, -12) != Z_OK)
+		return -ENOMEM;
+	ret = inflate(&z, Z_FINISH);
+	/* Full before the stream's end is as good: what follows is not ours. */
+	ret = (ret == Z_STREAM_END || ret == Z_BUF_ERROR) && !z.avail_out ? 0 : -EIO;
+	inflateEnd(&z);
+	return ret;
+#else
+	return -ENOTSUP;
+#endif
+}
+
+static int inflate_zstd(struct qcow2 *s, const uint8_t *in, size_t in_len, uint8_t *out,
+			size_t out_len)
+{
+#ifdef CONFIG_ZSTD
+	ZSTD_inBuffer i = {in, in_len, 0};
+	ZSTD_outBuffer o = {out, out_len, 0};
+
+	if (!s->zstd)
+		s->zstd = ZSTD_createDCtx();
+	if (!s->zstd)
+		return -ENOMEM;
+	ZSTD_DCtx_reset(s->zstd, ZSTD_reset_session_only);
+	while (o.pos < o.size) {
+		size_t before_in = i.pos, before_out = o.pos;
+		size_t ret = ZSTD_decompressStream(s->zstd, &o, &i);
+
+		if (ZSTD_isError(ret) || (i.pos == before_in && o.pos == before_out))
+			return -EIO;
+		if (!ret && o.pos < o.size && i.pos == i.size)
+			return -EIO;
+	}
+	return 0;
+#else
+	return -ENOTSUP;
+#endif
+}
+
+int qcow2_inflate(struct qcow2 *s, const uint8_t *in, size_t in_len, uint8_t *out)
+{
+	if (s->h.compression == QCOW2_ZSTD)
+		return inflate_zstd(s, in, in_len, out, s->cluster_size);
+	return inflate_zlib(in, in_len, out, s->cluster_size);
+}

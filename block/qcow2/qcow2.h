@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The qcow2 driver's inner contracts; the format is QEMU's docs/interop/qcow2.txt. For block/qcow2/
+ * only.
+ *
+ *   header.c    parsing the header (pure)
+ *   open.c      opening, closing, the driver's table
+ *   request.c   what a guest's request goes through
+ *   cluster.c   guest offset -> host cluster; changing L2 entries
+ *   refcount.c  finding free clusters; refcount blocks and table
+ *   cache.c     slices of L2 tables and refcount blocks in memory
+ *   commit.c    writing metadata back in order; giving clusters back
+ *   compress.c  compressed clusters
+ *   check.c     finding and repairing leaks and corruptions
+ *   create.c    new images; resize.c: growing and shrinking
+ *
+ * Why no byte is lost
+ * -------------------
+ * A cluster belongs to whoever refers to it: an L1 entry to an L2 table, an L2 entry to data. The
+ * image is good as long as, at any moment, with any subset of the writes that were in flight, on
+ * the disk (R) every cluster's refcount is at least the number of references to it, and (D) what an
+ * entry refers to is wholly there: data with its copied borders, or a whole table. A refcount too
+ * high is a leak, which costs space; never the reverse. Writes are cut into steps that keep (R) and
+ * (D) by these rules:
+ *
+ *  1. Refcounts go up before anything refers: allocation raises them in memory (refcount.c) and
+ * only then is the cluster written and linked. A commit writes refcounts, syncs, and only then
+ * writes L2 slices and after another sync L1 entries. From before the refcounts to behind the L1
+ * entries, metadata in memory is frozen (s->frozen): whoever would change it waits. So what is
+ * written after the sync refers to nothing that was not counted before it.
+ *  2. Data goes first: an entry is set in memory when the write of its cluster, borders copied, has
+ *     completed; the commit's sync lies between that and the entry's own write. The same goes for
+ * new L2 tables, refcount blocks and a new refcount table, which are written whole before their
+ *     entry, or the header, is.
+ *  3. References go away before refcounts: a cluster that an entry let go stands on a list and
+ * stays counted, in memory too, so that nobody can reuse it. A commit takes the list as it is when
+ * it freezes, and lowers the counts when the sync behind its last write has succeeded.
+ *  4. A cluster's contents are not touched by two hands: requests hold guest ranges, shared for
+ *     reading and writing in place, exclusively for clusters that they allocate or let go. So no
+ *     transfer is under way in a cluster that is let go, and two allocating writes to one cluster
+ *     follow one another. A request holds one range at a time, and never waits for a second.
+ *  5. When a step fails, nothing is taken back that may have reached the disk: entries stay dirty
+ *     and are written again by the next commit; lists stay; what was allocated in vain goes to the
+ *     list. A failed sync makes all later ones fail (file.c).
+ * A flush is a commit, or the mere sync of the file if no metadata is dirty. Sector-sized writes
+ * are atomic; entries (1 to 8 bytes, aligned) never straddle one, and the header's fields that
+ * change lie in its first 512 bytes.
+ *
+ * Thread: the node's loop. One request's steps run to their end without interruption; what is not
+ * in memory makes them wait and start the step again.
+ */
+#ifndef BLOCK_QCOW2_QCOW2_H
+#define BLOCK_QCOW2_QCOW2_H
+
+#include "block/driver.h"
+#include "block/qcow2/header.h"
+#include "block/wait.h"
+
+#define L2_COMPRESSED	  (UINT64_C(1) << 62)
+#define ENTRY_COPIED	  (UINT64_C(1) << 63)
+#define L2_ZERO		  UINT64_C(1)
+#define ENTRY_OFFSET	  UINT64_C(0x00fffffffffffe00)
+#define L2_RESERVED	  UINT64_C(0x3f000000000001fe)
+#define L1_RESERVED	  UINT64_C(0x7f000000000001ff)
+#define REFTABLE_RESERVED UINT64_C(0x1ff)
+
+struct qcow2;
+struct qcache;
+
+struct qslice {
+	uint64_t offset; /* in the file; 0: holds nothing */
+	uint8_t *data;	 /* s->slice_size bytes */
+	bool ready, dirty, writing;
+	bool in_commit; /* a commit waits for its write */
+	struct qslice *hash_next, *older, *newer;
+	struct qcache *cache;
+	struct waitq waiters;
+	struct iovec iov;
+	struct block_req *req; /* its loads and writes */
+};
+
+struct qcache {
+	struct qcow2 *s;
+	bool is_refcount;
+	unsigned count, max, dirty;
+	unsigned buckets; /* a power of two */
+	struct qslice **hash;
+	struct qslice *oldest, *newest;
+	struct waitq crowded; /* no slice can be let go right now */
+};
+
+struct qfree {
+	uint64_t offset;
+	uint64_t clusters;
+};
+enum { QCOW2_FREES = 4096 };
+struct qfree_list {
+	unsigned count;
+	struct qfree items[QCOW2_FREES];
+};
+
+enum commit_step {
+	COMMIT_IDLE,
+	COMMIT_TABLE_SYNC,
+	COMMIT_TABLE,
+	COMMIT_REFCOUNTS,
+	COMMIT_SYNC,
+	COMMIT_L2,
+	COMMIT_L2_SYNC,
+	COMMIT_L1,
+	COMMIT_LAST_SYNC,
+	COMMIT_FREES,
+};
+
+/* Making a table: one at a time (refcount.c, cluster.c). */
+struct qjob {
+	bool busy;
+	struct waitq waiters;
+	struct waiter waiter;
+	struct block_req *req;
+	struct iovec iov;
+	uint8_t *buf;
+	void (*next)(struct qcow2 *s, int ret); /* after I/O, or a wait */
+	uint64_t index, host, old;
+	uint64_t blocks, tables; /* growing: clusters of each */
+};
+
+struct qbuf {
+	struct qbuf *next;
+	uint8_t *data;
+};
+
+struct qcow2 {
+	struct block_node *node, *file;
+	struct qcow2_header h;
+	uint8_t header[512]; /* as on the disk */
+	uint64_t cluster_size;
+	unsigned cluster_bits, slice_bits, l2_bits, block_bits; /* entries: 2^bits */
+	uint64_t slice_size;
+	bool broken; /* marked corrupt while open: everything fails */
+	bool opened;
+	struct block_req *mark_req;
+	struct iovec mark_iov;
+
+	uint64_t *l1;	   /* host order */
+	uint8_t *l1_dirty; /* one for each 64 entries */
+	uint64_t *reftable;
+	uint32_t reftable_size; /* entries */
+	uint8_t *reftable_dirty;
+	bool any_l1_dirty, any_reftable_dirty;
+	struct qcache l2, refcounts;
+
+	uint64_t free_hint; /* cluster; none below is free */
+	uint64_t fresh;	    /* bytes from here on were never written, and read as zero */
+	bool fresh_is_zero;
+
+	struct range_set ranges;
+	struct waitq runq;
+	bool running;
+	struct ev_work run_work;
+
+	enum commit_step step;
+	bool frozen;
+	bool unsynced; /* writes have completed since the last sync began */
+	bool commit_wanted;
+	int commit_error;
+	unsigned commit_writes;
+	struct block_req *commit_req;
+	struct iovec commit_iov;
+	uint8_t *commit_buf; /* 64 entries, in the disk's order */
+	uint32_t commit_at;
+	struct waitq commit_now, commit_next, thawed;
+	struct qfree_list *frees, *freeing;
+	unsigned freeing_at;
+	uint64_t freeing_done;	    /* clusters of that item */
+	uint64_t freeing_discarded; /* the cluster whose discard has ended */
+	struct waiter freeing_waiter;
+
+	struct qjob job;
+
+	struct qbuf *bufs;
+	unsigned buf_count, buf_max;
+	struct waitq buf_wait;
+
+	/* The cluster that was decompressed last. */
+	uint64_t inflated; /* its L2 entry; 0: none */
+	uint8_t *inflate_in, *inflate_out;
+	bool inflate_busy;
+	struct waitq inflate_wait;
+	void *zstd;
+
+	bool pass_discard;
+};
+
+enum qtype { Q_UNALLOCATED, Q_ZERO, Q_ZERO_ALLOC, Q_DATA, Q_COMPRESSED };
+
+/* A run of guest bytes that are alike and, if they are in the file, contiguous there. */
+struct qmap {
+	enum qtype type;
+	bool copied;
+	uint64_t bytes;
+	uint64_t host;	/* of the first byte; of the cluster for Q_ZERO_ALLOC */
+	uint64_t entry; /* the first cluster's */
+};
+
+/* All steps below: 0; -EAGAIN if w was queued and the step is to be run again; or -errno. */
+
+/* cache.c */
+bool qcache_init(struct qcache *c, struct qcow2 *s, bool is_refcount, uint64_t bytes);
+void qcache_destroy(struct qcache *c);
+int qcache_get(struct qcache *c, uint64_t offset, struct waiter *w, struct qslice **out);
+void qcache_dirty(struct qslice *e);
+/* Forgets what it has of a cluster that gets a new meaning. */
+void qcache_forget(struct qcache *c, uint64_t cluster);
+/* Forgets everything that is not dirty. */
+void qcache_clear(struct qcache *c);
+bool qcache_has(struct qcache *c, uint64_t cluster);
+void qcache_write(struct qslice *e);
+/* Starts writing all that is dirty; how many. Each end calls qcow2_commit_written(). */
+unsigned qcache_write_all(struct qcache *c);
+
+/* refcount.c */
+uint64_t refcount_get(const uint8_t *block, unsigned order, uint64_t index);
+void refcount_set(uint8_t *block, unsigned order, uint64_t index, uint64_t value);
+int qcow2_alloc(struct qcow2 *s, uint64_t want, struct waiter *w, uint64_t *host, uint64_t *got);
+/* Lowers one cluster's count; *left is what remains. */
+int qcow2_refcount_lower(struct qcow2 *s, uint64_t cluster, struct waiter *w, bool peek,
+			 uint64_t *left);
+
+void qcow2_job_io_done(struct block_req *req, int ret);
+void qcow2_job_wake(struct waiter *w);
+void qcow2_job_io(struct qcow2 *s, enum block_op op, uint64_t offset, void *buf, uint64_t bytes,
+		  void (*next)(struct qcow2 *s, int ret));
+bool qcow2_job_thawed(struct qcow2 *s, void (*next)(struct qcow2 *s, int ret));
+void qcow2_job_end(struct qcow2 *s, int ret);
+
+/* cluster.c */
+int qcow2_map(struct qcow2 *s, uint64_t offset, uint64_t bytes, struct waiter *w, struct qmap *map);
+/* The slice with offset's entry, in a table that only the active image uses. */
+int qcow2_own_slice(struct qcow2 *s, uint64_t offset, struct waiter *w, struct qslice **out,
+		    unsigned *index);
+void qcow2_compressed_range(const struct qcow2 *s, uint64_t entry, uint64_t *offset,
+			    uint64_t *bytes);
+enum qtype qcow2_entry_type(const struct qcow2 *s, uint64_t entry);
+/* Puts what entry refers to on the list; qcow2_frees_room() was asked before. */
+void qcow2_let_go(struct qcow2 *s, uint64_t entry);
+bool qcow2_host_ok(const struct qcow2 *s, uint64_t host, uint64_t bytes);
+
+/* commit.c */
+void qcow2_commit(struct qcow2 *s, struct waiter *w);
+void qcow2_commit_poll(struct qcow2 *s);
+void qcow2_commit_io_done(struct block_req *req, int ret);
+void qcow2_freeing_wake(struct waiter *w);
+bool qcow2_is_dirty(const struct qcow2 *s);
+void qcow2_commit_written(struct qcow2 *s, int ret);
+bool qcow2_frees_room(const struct qcow2 *s, unsigned items);
+void qcow2_free_later(struct qcow2 *s, uint64_t offset, uint64_t clusters);
+int qcow2_commit_sync(struct qcow2 *s); /* waits; for open, close, tools */
+
+/* request.c */
+void qcow2_submit(struct block_node *node, struct block_req *req);
+void qcow2_run_waiters(struct qcow2 *s);
+void qcow2_run_soon(struct qcow2 *s);
+
+/* compress.c */
+bool qcow2_inflate_init(struct qcow2 *s, struct error **err);
+int qcow2_inflate(struct qcow2 *s, const uint8_t *in, size_t in_len, uint8_t *out);
+void qcow2_inflate_destroy(struct qcow2 *s);
+
+/* open.c */
+void qcow2_mark_corrupt(struct qcow2 *s, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+int qcow2_write_header(struct qcow2 *s); /* the first 512 bytes; waits */
+/* File requests of the driver's own. */
+struct block_req *qcow2_file_req(struct qcow2 *s, void (*done)(struct block_req *req, int ret),
+				 void *ctx);
+void qcow2_file_io(struct qcow2 *s, struct block_req *req, enum block_op op, uint64_t offset,
+		   struct iovec *iov, void *buf, uint64_t bytes);
+
+/* resize.c */
+int qcow2_truncate(struct block_node *node, uint64_t bytes, struct error **err);
+
+static inline uint64_t qcow2_cluster_start(const struct qcow2 *s, uint64_t offset)
+{
+	return ALIGN_DOWN(offset, s->cluster_size);
+}
+
+#endif

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a guest's request goes through: steps that run to their end, and waits between them. Reads
+ * and flushes are here, what changes the image in write.c.
+ *
+ * A step that finds something missing queues the request on what it waits for and is run again from
+ * its beginning; nothing is changed before everything needed is at hand. Wakes go to a run queue
+ * that is worked off outside of any step.
+ *
+ * Thread: the node's loop.
+ */
+#include "block/qcow2/request.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static void run(struct qreq *q)
+{
+	while (q->step(q) == STEP_GO)
+		;
+}
+
+static void wake(struct waiter *w)
+{
+	struct qreq *q = container_of(w, struct qreq, waiter);
+	int error = w->error;
+
+	w->error = 0;
+	if (error) {
+		qreq_end(q, error);
+		return;
+	}
+	run(q);
+}
+
+void qcow2_run_waiters(struct qcow2 *s)
+{
+	struct waiter *w;
+
+	if (s->running)
+		return;
+	s->running = true;
+	do {
+		while ((w = waitq_pop(&s->runq)))
+			w->fn(w);
+		qcow2_commit_poll(s);
+	} while (s->runq.first);
+	s->running = false;
+}
+
+void qcow2_run_soon(struct qcow2 *s)
+{
+	evloop_post(s->node->loop, &s->run_work);
+}
+
+void qreq_drop_range(struct qreq *q)
+{
+	if (q->ranged)
+		range_drop(&q->range, &q->s->runq);
+	q->ranged = false;
+}
+
+static void drop_buf(struct qreq *q)
+{
+	struct qcow2 *s = q->s;
+
+	if (!q->buf)
+		return;
+	q->buf->next = s->bufs;
+	s->bufs = q->buf;
+	q->buf = NULL;
+	waitq_move(&s->runq, &s->buf_wait, 0);
+}
+
+enum qstep qreq_end(struct qreq *q, int ret)
+{
+	if (q->host_taken) {
+		/* It was never linked. */
+		if (!q->reused)
+			qcow2_free_later(q->s, q->host, q->clusters);
+		q->host_taken = false;
+	}
+	qreq_drop_range(q);
+	drop_buf(q);
+	block_complete(q->req, ret);
+	return STEP_WAIT;
+}
+
+enum qstep qreq_wait_or_end(struct qreq *q, int ret)
+{
+	return ret == -EAGAIN ? STEP_WAIT : qreq_end(q, ret);
+}
+
+bool qreq_blocked(struct qreq *q, uint64_t start, uint64_t end, bool exclusive)
+{
+	struct range *other = range_conflict(&q->s->ranges, start, end, exclusive);
+
+	if (other)
+		waitq_add(&other->waiters, &q->waiter);
+	return other != NULL;
+}
+
+static void child_done(struct block_req *child, int ret)
+{
+	struct qreq *q = child->ctx;
+	struct qcow2 *s = q->s;
+
+	q->ret = ret;
+	if (child->node == s->file && child->op != BLOCK_READ && child->op != BLOCK_FLUSH)
+		s->unsynced = true;
+	run(q);
+	if (s->runq.first || s->commit_wanted)
+		qcow2_run_waiters(s);
+}
+
+enum qstep qreq_io(struct qreq *q, struct block_node *child_node, enum block_op op, uint64_t offset,
+		   void *buf, uint64_t bytes, enum qstep (*step)(struct qreq *q))
+{
+	struct block_req *child = block_child_req(q->req);
+
+	q->step = step;
+	child->node = child_node;
+	child->op = op;
+	child->flags = 0;
+	child->offset = offset;
+	child->bytes = bytes;
+	child->done = child_done;
+	child->ctx = q;
+	if (buf) {
+		q->iov = (struct iovec){buf, bytes};
+		child->iov = &q->iov;
+		child->iovcnt = 1;
+		block_submit_at(child, 0);
+	} else {
+		child->iov = q->req->iov;
+		child->iovcnt = q->req->iovcnt;
+		block_submit_at(child, q->req->iov_skip + q->at);
+	}
+	return STEP_WAIT;
+}
+
+void qreq_advance(struct qreq *q)
+{
+	q->offset += q->chunk;
+	q->at += q->chunk;
+	q->left -= q->chunk;
+	drop_buf(q);
+	qreq_drop_range(q);
+}
+
+/* Compressed clusters: one is being decompressed at a time, and the last one is kept. */
+
+bool qreq_inflated(struct qreq *q)
+{
+	return q->s->inflated == q->map.entry;
+}
+
+static enum qstep inflate_read(struct qreq *q)
+{
+	struct qcow2 *s = q->s;
+	uint64_t offset, bytes;
+
+	s->inflated = 0;
+	if (!q->ret) {
+		qcow2_compressed_range(s, q->map.entry, &offset, &bytes);
+		q->ret = qcow2_inflate(s, s->inflate_in, bytes, s->inflate_out);
+	}
+	if (!q->ret)
+		s->inflated = q->map.entry;
+	s->inflate_busy = false;
+	waitq_move(&s->runq, &s->inflate_wait, 0);
+	q->step = q->after_inflate;
+	return STEP_GO;
+}
+
+enum qstep qreq_inflate(struct qreq *q, enum qstep (*step)(struct qreq *q))
+{
+	struct qcow2 *s = q->s;
+	uint64_t offset, bytes;
+
+	qcow2_compressed_range(s, q->map.entry, &offset, &bytes);
+	if (s->inflate_busy) {
+		waitq_add(&s->inflate_wait, &q->waiter);
+		return STEP_WAIT;
+	}
+	if (!s->inflate_in) {
+		s->inflate_in = malloc(2 * s->cluster_size);
+		s->inflate_out = malloc(s->cluster_size);
+		if (!s->inflate_in || !s->inflate_out) {
+			free(s->inflate_in);
+			free(s->inflate_out);
+			s->inflate_in = s->inflate_out = NULL;
+			return qreq_end(q, -ENOMEM);
+		}
+	}
+	s->inflate_busy = true;
+	q->after_inflate = step;
+	return qreq_io(q, s->file, BLOCK_READ, offset, s->inflate_in, bytes, inflate_read);
+}
+
+/* Reading */
+
+static enum qstep read_step(struct qreq *q);
+
+static enum qstep read_done(struct qreq *q)
+{
+	if (q->ret)
+		return qreq_end(q, q->ret);
+	qreq_advance(q);
+	q->step = read_step;
+	return STEP_GO;
+}
+
+static enum qstep read_inflated(struct qreq *q)
+{
+	struct qcow2 *s = q->s;
+
+	if (!q->ret)
+		block_iov_from_buf(q->req->iov, q->req->iovcnt, q->req->iov_skip + q->at,
+				   s->inflate_out + (q->offset & (s->cluster_size - 1)), q->chunk);
+	return read_done(q);
+}
+
+static enum qstep read_compressed(struct qreq *q)
+{
+	q->ret = 0;
+	return qreq_inflated(q) ? read_inflated(q) : qreq_inflate(q, read_inflated);
+}
+
+static enum qstep read_step(struct qreq *q)
+{
+	struct qcow2 *s = q->s;
+	struct block_node *backing = s->node->backing;
+	int ret;
+
+	if (!q->left)
+		return qreq_end(q, 0);
+	ret = qcow2_map(s, q->offset, q->left, &q->waiter, &q->map);
+	if (ret)
+		return qreq_wait_or_end(q, ret);
+	q->chunk = q->map.bytes;
+	if (q->map.type == Q_UNALLOCATED && backing && q->offset < backing->length) {
+		q->chunk = MIN(q->chunk, backing->length - q->offset);
+		return qreq_io(q, backing, BLOCK_READ, q->offset, NULL, q->chunk, read_done);
+	}
+	if (q->map.type != Q_DATA && q->map.type != Q_COMPRESSED) {
+		block_iov_zero(q->req->iov, q->req->iovcnt, q->req->iov_skip + q->at, q->chunk);
+		qreq_advance(q);
+		return STEP_GO;
+	}
+	if (qreq_blocked(q, q->offset, q->offset + q->chunk, false))
+		return STEP_WAIT;
+	range_take(&s->ranges, &q->range, q->offset, q->offset + q->chunk, false);
+	q->ranged = true;
+	if (q->map.type == Q_DATA)
+		return qreq_io(q, s->file, BLOCK_READ, q->map.host, NULL, q->chunk, read_done);
+	q->step = read_compressed;
+	return STEP_GO;
+}
+
+/* Flushing */
+
+static enum qstep end_step(struct qreq *q)
+{
+	return qreq_end(q, q->ret);
+}
+
+static enum qstep flush_step(struct qreq *q)
+{
+	struct qcow2 *s = q->s;
+
+	q->ret = 0;
+	if (!qcow2_is_dirty(s))
+		return qreq_io(q, s->file, BLOCK_FLUSH, 0, NULL, 0, end_step);
+	q->step = end_step;
+	qcow2_commit(s, &q->waiter);
+	return STEP_WAIT;
+}
+
+enum qstep qreq_finish_write(struct qreq *q)
+{
+	if (!(q->req->act_flags & BLOCK_FUA))
+		return qreq_end(q, 0);
+	q->step = flush_step;
+	return STEP_GO;
+}
+
+void qcow2_submit(struct block_node *node, struct block_req *req)
+{
+	static enum qstep (*const first[])(struct qreq * q) = {
+		[BLOCK_READ] = read_step,	   [BLOCK_WRITE] = qwrite_step,
+		[BLOCK_FLUSH] = flush_step,	   [BLOCK_DISCARD] = qdiscard_step,
+		[BLOCK_WRITE_ZEROES] = qzero_step,
+	};
+	struct qcow2 *s = node->opaque;
+	struct qreq *q = block_ctx(req);
+
+	if (s->broken) {
+		block_complete(req, -EIO);
+		return;
+	}
+	q->req = req;
+	q->s = s;
+	q->waiter.fn = wake;
+	q->waiter.error = 0;
+	q->ranged = q->reused = q->host_taken = false;
+	q->step = first[req->act];
+	q->offset = req->offset;
+	q->left = req->bytes;
+	q->at = 0;
+	q->buf = NULL;
+	run(q);
+	if (s->runq.first || s->commit_wanted)
+		qcow2_run_waiters(s);
+}
