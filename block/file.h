@@ -12,6 +12,7 @@
 
 struct file_node {
 	int fd;
+	int lock_fd; /* a description of its own: a ring of io_uring holds fd's past our exit */
 	bool direct, is_block;
 	bool no_zero_range, no_punch; /* the file system said it cannot */
 	bool sync_failed;	      /* the kernel may have dropped dirty pages */

@@ -131,6 +131,7 @@ static bool lock_image(struct block_node *node, const struct block_open *how, bo
 {
 	struct file_node *s = node->opaque;
 	uint32_t perm = FILE_PERM_CONSISTENT_READ, unshared = FILE_PERM_WRITE;
+	struct stat mine, st;
 
 	if (!lock)
 		return true;
@@ -143,7 +144,16 @@ static bool lock_image(struct block_node *node, const struct block_open *how, bo
 	}
 	if (how->flags & BLOCK_OPEN_FORCE_SHARE)
 		unshared = 0;
-	return file_lock(s->fd, node->filename, perm, unshared, err);
+	s->lock_fd = open(node->filename, O_RDONLY | O_CLOEXEC);
+	if (s->lock_fd < 0 || fstat(s->lock_fd, &mine) < 0 || fstat(s->fd, &st) < 0) {
+		error_set_errno(err, errno, "Could not open '%s'", node->filename);
+		return false;
+	}
+	if (mine.st_dev != st.st_dev || mine.st_ino != st.st_ino) {
+		error_set(err, "'%s' was replaced while it was being opened", node->filename);
+		return false;
+	}
+	return file_lock(s->lock_fd, node->filename, perm, unshared, err);
 }
 
 static bool open_any(struct block_node *node, const struct block_open *how, struct opts *opts,
@@ -154,7 +164,7 @@ static bool open_any(struct block_node *node, const struct block_open *how, stru
 	int aio = -1, locking = 0, direct;
 	struct stat st;
 
-	s->fd = -1;
+	s->fd = s->lock_fd = -1;
 	if (!filename || !*filename) {
 		error_set(err, "The '%s' block driver requires a file name", node->drv->name);
 		return false;
@@ -229,7 +239,9 @@ void file_close(struct block_node *node)
 	s->pool = NULL;
 	if (s->fd >= 0)
 		close(s->fd);
-	s->fd = -1;
+	if (s->lock_fd >= 0)
+		close(s->lock_fd);
+	s->fd = s->lock_fd = -1;
 }
 
 int file_truncate(struct block_node *node, uint64_t bytes, struct error **err)

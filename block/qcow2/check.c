@@ -173,6 +173,7 @@ static int walk_l1(struct check *c, const uint64_t *l1, uint64_t entries, bool a
 		if (!offset || !table_valid(c, offset, "L2", i))
 			continue;
 		reference(c, offset, s->cluster_size);
+		c->next_host = 0;
 		ret = block_pread(s->file, offset, c->table, s->cluster_size);
 		if (ret)
 			return ret;

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What vmm-img's subcommands share: opening, sizes, creation options.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "block/img/img.h"
+
+int img_fail(struct error *err)
+{
+	fprintf(stderr, "vmm-img: %s\n", error_message(err));
+	error_free(err);
+	return 1;
+}
+
+int img_usage(const char *fmt, ...)
+{
+	va_list ap;
+
+	fprintf(stderr, "vmm-img: ");
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "\n");
+	return 1;
+}
+
+struct block_node *img_open(struct evloop *loop, const char *name, const char *format,
+			    bool image_opts, const char *cache, uint32_t flags, struct error **err)
+{
+	struct opts opts = {0};
+	struct block_node *node;
+
+	if (cache && !block_parse_cache(cache, &flags)) {
+		error_set(err, "Invalid cache option: %s", cache);
+		return NULL;
+	}
+	if (image_opts) {
+		if (!opts_parse(&opts, name, NULL, err))
+			return NULL;
+		flags |= BLOCK_OPEN_BLOCKDEV;
+	} else {
+		opts_add(&opts, "file", name);
+		if (format)
+			opts_add(&opts, "format", format);
+	}
+	node = block_open_tool(loop, &opts, flags, err);
+	if (!node)
+		error_prefix(err, "Could not open '%s': ", name);
+	opts_free(&opts);
+	return node;
+}
+
+const char *img_size(char *buf, uint64_t bytes)
+{
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+	double value = bytes;
+	size_t unit = 0;
+
+	while (value >= 1024 && unit + 1 < ARRAY_SIZE(units)) {
+		value /= 1024;
+		unit++;
+	}
+	snprintf(buf, 32, "%.3g %s", value, units[unit]);
+	return buf;
+}
+
+bool img_parse_output(const char *s, enum img_output *out)
+{
+	if (!strcmp(s, "human"))
+		*out = OUTPUT_HUMAN;
+	else if (!strcmp(s, "json"))
+		*out = OUTPUT_JSON;
+	else
+		return false;
+	return true;
+}
+
+static bool qcow2_options(struct opts *opts, struct block_create *c, struct error **err)
+{
+	static const char *const compat[] = {"0.10", "v2", "1.1", "v3", NULL};
+	static const char *const compression[] = {"zlib", "zstd", NULL};
+	uint64_t cluster = 65536, bits = 16;
+	int version = 2, type = 0;
+
+	if (!opts_get_enum(opts, "compat", compat, &version, err) ||
+	    !opts_get_enum(opts, "compression_type", compression, &type, err) ||
+	    !opts_get_size(opts, "cluster_size", 1, &cluster, err) ||
+	    !opts_get_u64(opts, "refcount_bits", &bits, err) ||
+	    !opts_get_bool(opts, "lazy_refcounts", &c->lazy_refcounts, err))
+		return false;
+	if (!is_pow2(cluster) || cluster < 512 || cluster > 2 * MiB) {
+		error_set(err, "Cluster size must be a power of two between 512 and 2048k");
+		return false;
+	}
+	if (!is_pow2(bits) || bits > 64) {
+		error_set(err, "Refcount width must be a power of two and may not exceed 64 bits");
+		return false;
+	}
+	c->v2 = version < 2;
+	c->zstd = type == 1;
+	c->cluster_bits = __builtin_ctzll(cluster);
+	c->refcount_bits = bits;
+	/* The strings live as long as opts. */
+	if (opts_has(opts, "backing_file"))
+		c->backing = opts_get(opts, "backing_file");
+	if (opts_has(opts, "backing_fmt"))
+		c->backing_format = opts_get(opts, "backing_fmt");
+	return true;
+}
+
+bool img_create_options(const char *format, const char *text, struct block_create *c,
+			struct opts *opts, struct error **err)
+{
+	static const char *const prealloc[] = {"off", "metadata", "falloc", "full", NULL};
+	bool qcow2 = !strcmp(format, "qcow2");
+	int mode = 0;
+
+	*opts = (struct opts){0};
+	if (!qcow2 && strcmp(format, "raw")) {
+		error_set(err, "Unknown file format '%s'", format);
+		return false;
+	}
+	if (text && !opts_parse(opts, text, NULL, err))
+		return false;
+	if (!opts_get_size(opts, "size", 1, &c->size, err) ||
+	    !opts_get_enum(opts, "preallocation", prealloc, &mode, err) ||
+	    (qcow2 && !qcow2_options(opts, c, err)))
+		goto fail;
+	if (!qcow2 && mode == PREALLOC_METADATA) {
+		error_set(err, "Unsupported preallocation mode 'metadata'");
+		goto fail;
+	}
+	if (qcow2 && mode != PREALLOC_OFF) {
+		error_set(err, "Unsupported preallocation mode '%s' for qcow2", prealloc[mode]);
+		goto fail;
+	}
+	c->prealloc = mode;
+	if (opts_check_used(opts, NULL, 0, err))
+		return true;
+fail:
+	opts_free(opts);
+	return false;
+}
+
+bool img_create_file(const char *filename, const char *format, const struct block_create *c,
+		     struct error **err)
+{
+	bool ok = !strcmp(format, "raw") ? block_create_raw(filename, c, err)
+					 : block_create_qcow2(filename, c, err);
+
+	if (!ok)
+		error_prefix(err, "%s: ", filename);
+	return ok;
+}

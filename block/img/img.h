@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vmm-img: the image tool, with qemu-img's subcommands, options, output and exit codes.
+ * One thread; each subcommand is a file and opens its images on the loop it is given.
+ */
+#ifndef BLOCK_IMG_IMG_H
+#define BLOCK_IMG_IMG_H
+
+#include <getopt.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "block/create.h"
+#include "block/driver.h"
+#include "vmm/core/error.h"
+#include "vmm/core/evloop.h"
+
+/* argv[0] is the subcommand. The exit code. */
+int img_create(struct evloop *loop, int argc, char **argv);
+int img_info(struct evloop *loop, int argc, char **argv);
+int img_check(struct evloop *loop, int argc, char **argv);
+int img_convert(struct evloop *loop, int argc, char **argv);
+int img_resize(struct evloop *loop, int argc, char **argv);
+int img_compare(struct evloop *loop, int argc, char **argv);
+int img_map(struct evloop *loop, int argc, char **argv);
+int img_io(struct evloop *loop, int argc, char **argv);
+
+/* common.c */
+
+/* Prints the error as qemu-img would, frees it; 1. */
+int img_fail(struct error *err);
+int img_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* image_opts: name is a list of options. cache NULL: writeback. */
+struct block_node *img_open(struct evloop *loop, const char *name, const char *format,
+			    bool image_opts, const char *cache, uint32_t flags, struct error **err);
+/* "1.5 GiB", as qemu-img prints sizes. buf has 32 bytes. */
+const char *img_size(char *buf, uint64_t bytes);
+/* -o NAME=VALUE,... of a format; the creation's parameters. */
+bool img_create_options(const char *format, const char *text, struct block_create *c,
+			struct opts *opts, struct error **err);
+bool img_create_file(const char *filename, const char *format, const struct block_create *c,
+		     struct error **err);
+enum img_output { OUTPUT_HUMAN, OUTPUT_JSON };
+bool img_parse_output(const char *s, enum img_output *out);
+
+#endif

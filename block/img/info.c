@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vmm-img info [-f FMT] [--output=FMT] [--backing-chain] [-U] [--image-opts] FILE
+ * vmm-img map [-f FMT] [--output=FMT] [-U] [-s OFFSET] [-l LENGTH] [--image-opts] FILE
+ *
+ * Without --backing-chain info opens the one file and nothing that it names.
+ */
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "block/img/img.h"
+#include "block/qcow2/qcow2.h"
+
+static json_t *qcow2_specific(const struct qcow2 *s)
+{
+	json_t *data = json_object(), *o;
+
+	json_object_set_new(data, "compat", json_string(s->h.version < 3 ? "0.10" : "1.1"));
+	json_object_set_new(data, "compression-type",
+			    json_string(s->h.compression ? "zstd" : "zlib"));
+	if (s->h.version >= 3)
+		json_object_set_new(data, "lazy-refcounts",
+				    json_boolean(s->h.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS));
+	json_object_set_new(data, "refcount-bits", json_integer(1 << s->h.refcount_order));
+	if (s->h.version >= 3) {
+		json_object_set_new(data, "corrupt",
+				    json_boolean(s->h.incompatible & QCOW2_INCOMPAT_CORRUPT));
+		json_object_set_new(data, "extended-l2", json_false());
+	}
+	o = json_object();
+	json_object_set_new(o, "type", json_string("qcow2"));
+	json_object_set_new(o, "data", data);
+	return o;
+}
+
+static json_t *describe(struct block_node *node, const char *filename)
+{
+	json_t *o = json_object();
+	int64_t allocated = block_allocated(node);
+
+	json_object_set_new(o, "virtual-size", json_integer(block_length(node)));
+	json_object_set_new(o, "filename", json_string(filename));
+	if (node->drv == &block_qcow2) {
+		struct qcow2 *s = node->opaque;
+
+		json_object_set_new(o, "cluster-size", json_integer(s->cluster_size));
+		json_object_set_new(o, "format-specific", qcow2_specific(s));
+		json_object_set_new(o, "dirty-flag",
+				    json_boolean(s->h.incompatible & QCOW2_INCOMPAT_DIRTY));
+	} else {
+		json_object_set_new(o, "dirty-flag", json_false());
+	}
+	json_object_set_new(o, "format", json_string(block_format(node)));
+	if (allocated >= 0)
+		json_object_set_new(o, "actual-size", json_integer(allocated));
+	if (node->backing_name) {
+		char *full = block_backing_path(block_filename(node), node->backing_name);
+
+		json_object_set_new(o, "full-backing-filename", json_string(full));
+		json_object_set_new(o, "backing-filename", json_string(node->backing_name));
+		if (node->backing_format)
+			json_object_set_new(o, "backing-filename-format",
+					    json_string(node->backing_format));
+		free(full);
+	}
+	return o;
+}
+
+static const char *text(const json_t *o, const char *key)
+{
+	const char *s = json_string_value(json_object_get(o, key));
+
+	return s ? s : "";
+}
+
+static void print_human(const json_t *o)
+{
+	const json_t *specific = json_object_get(json_object_get(o, "format-specific"), "data");
+	const json_t *cluster = json_object_get(o, "cluster-size"), *value;
+	const json_t *actual = json_object_get(o, "actual-size");
+	uint64_t size = json_integer_value(json_object_get(o, "virtual-size"));
+	const char *backing = text(o, "backing-filename"), *full = text(o, "full-backing-filename");
+	static const char *const keys[] = {"compat",	    "compression-type", "lazy-refcounts",
+					   "refcount-bits", "corrupt",		"extended-l2"};
+	char buf[32];
+
+	printf("image: %s\nfile format: %s\n", text(o, "filename"), text(o, "format"));
+	printf("virtual size: %s (%llu bytes)\n", img_size(buf, size), (unsigned long long)size);
+	if (actual)
+		printf("disk size: %s\n", img_size(buf, json_integer_value(actual)));
+	else
+		printf("disk size: unavailable\n");
+	if (cluster)
+		printf("cluster_size: %lld\n", (long long)json_integer_value(cluster));
+	if (json_is_true(json_object_get(o, "dirty-flag")))
+		printf("cleanly shut down: no\n");
+	if (*backing && strcmp(backing, full))
+		printf("backing file: %s (actual path: %s)\n", backing, full);
+	else if (*backing)
+		printf("backing file: %s\n", backing);
+	if (*text(o, "backing-filename-format"))
+		printf("backing file format: %s\n", text(o, "backing-filename-format"));
+	if (!specific)
+		return;
+	printf("Format specific information:\n");
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+		char *label = xstrdup(keys[i]);
+
+		value = json_object_get(specific, keys[i]);
+		for (char *p = label; *p; p++)
+			if (*p == '-')
+				*p = ' ';
+		if (json_is_string(value))
+			printf("    %s: %s\n", label, json_string_value(value));
+		else if (json_is_integer(value))
+			printf("    %s: %lld\n", label, (long long)json_integer_value(value));
+		else if (value)
+			printf("    %s: %s\n", label, json_is_true(value) ? "true" : "false");
+		free(label);
+	}
+}
+
+static json_t *collect(struct evloop *loop, const char *filename, const char *format,
+		       bool image_opts, uint32_t flags, bool chain, struct error **err)
+{
+	struct block_node *node;
+	json_t *list = json_array();
+
+	/* Opening the whole chain first finds its loops and what is missing. */
+	node = img_open(loop, filename, format, image_opts, NULL,
+			flags | (chain ? 0 : BLOCK_OPEN_NO_BACKING) | BLOCK_OPEN_CHECK, err);
+	if (!node) {
+		json_decref(list);
+		return NULL;
+	}
+	json_array_append_new(list, describe(node, filename));
+	for (struct block_node *n = node->backing; chain && n; n = n->backing)
+		json_array_append_new(list, describe(n, block_filename(n)));
+	block_unref(node);
+	return list;
+}
+
+int img_info(struct evloop *loop, int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{"format", 1, 0, 'f'},	    {"output", 1, 0, 1},     {"backing-chain", 0, 0, 2},
+		{"force-share", 0, 0, 'U'}, {"image-opts", 0, 0, 3}, {0}};
+	enum img_output output = OUTPUT_HUMAN;
+	bool chain = false, image_opts = false;
+	const char *format = NULL;
+	struct error *err = NULL;
+	uint32_t flags = 0;
+	json_t *list, *o;
+	size_t i;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "f:U", longs, NULL)) != -1) {
+		switch (c) {
+		case 'f':
+			format = optarg;
+			break;
+		case 'U':
+			flags |= BLOCK_OPEN_FORCE_SHARE;
+			break;
+		case 1:
+			if (!img_parse_output(optarg, &output))
+				return img_usage("--output must be used with human or json as "
+						 "argument.");
+			break;
+		case 2:
+			chain = true;
+			break;
+		case 3:
+			image_opts = true;
+			break;
+		default:
+			return 1;
+		}
+	}
+	if (argc - optind != 1)
+		return img_usage("Expecting one image file name");
+	list = collect(loop, argv[optind], format, image_opts, flags, chain, &err);
+	if (!list)
+		return img_fail(err);
+	if (output == OUTPUT_JSON) {
+		json_dumpf(chain ? list : json_array_get(list, 0), stdout, JSON_INDENT(4));
+		printf("\n");
+	} else {
+		json_array_foreach(list, i, o)
+		{
+			if (i)
+				printf("\n");
+			print_human(o);
+		}
+	}
+	json_decref(list);
+	return 0;
+}
+
+/* One line of a map: which layer has the range, and where. */
+struct entry {
+	uint64_t start, length, offset;
+	unsigned depth;
+	bool present, zero, data, has_offset;
+	const char *filename;
+};
+
+static int resolve(struct block_node *top, uint64_t start, uint64_t bytes, struct entry *e)
+{
+	struct block_node *node = top;
+	struct block_extent x = {0};
+	unsigned depth = 0;
+
+	*e = (struct entry){.start = start};
+	for (;;) {
+		int ret = block_status(node, start, bytes, &x);
+
+		if (ret)
+			return ret;
+		bytes = MIN(bytes, x.bytes);
+		if (x.allocated || !node->backing)
+			break;
+		if (start >= node->backing->length) {
+			break; /* nothing is below: zero */
+		}
+		bytes = MIN(bytes, node->backing->length - start);
+		node = node->backing;
+		depth++;
+	}
+	e->length = bytes;
+	e->depth = depth;
+	e->present = x.allocated;
+	e->zero = x.zero || !x.allocated;
+	e->data = x.data;
+	e->has_offset = x.has_offset;
+	e->offset = x.offset;
+	e->filename = block_filename(node);
+	return 0;
+}
+
+static bool joins(const struct entry *a, const struct entry *b)
+{
+	return a->depth == b->depth && a->present == b->present && a->zero == b->zero &&
+	       a->data == b->data && a->has_offset == b->has_offset &&
+	       (!a->has_offset || a->offset + a->length == b->offset);
+}
+
+static void print_entry(const struct entry *e, enum img_output output, bool first)
+{
+	if (output == OUTPUT_HUMAN) {
+		if (e->data && !e->zero && e->has_offset)
+			printf("%#-16llx%#-16llx%#-16llx%s\n", (unsigned long long)e->start,
+			       (unsigned long long)e->length, (unsigned long long)e->offset,
+			       e->filename);
+		return;
+	}
+	printf("%s{ \"start\": %llu, \"length\": %llu, \"depth\": %u, \"present\": %s, \"zero\": "
+	       "%s, "
+	       "\"data\": %s",
+	       first ? "[" : ",\n", (unsigned long long)e->start, (unsigned long long)e->length,
+	       e->depth, e->present ? "true" : "false", e->zero ? "true" : "false",
+	       e->data ? "true" : "false");
+	if (e->has_offset)
+		printf(", \"offset\": %llu", (unsigned long long)e->offset);
+	printf("}");
+}
+
+static int map(struct block_node *node, uint64_t at, uint64_t length, enum img_output output)
+{
+	uint64_t end = MIN(length, block_length(node) - MIN(at, block_length(node))) + at;
+	struct entry last = {0}, e;
+	bool first = true;
+	int ret = 0;
+
+	if (output == OUTPUT_HUMAN)
+		printf("%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to", "File");
+	while (at < end && !(ret = resolve(node, at, end - at, &e))) {
+		at += e.length;
+		if (last.length && joins(&last, &e)) {
+			last.length += e.length;
+			continue;
+		}
+		if (last.length) {
+			print_entry(&last, output, first);
+			first = false;
+		}
+		last = e;
+	}
+	if (last.length) {
+		print_entry(&last, output, first);
+		first = false;
+	}
+	if (output == OUTPUT_JSON)
+		printf("%s]\n", first ? "[" : "");
+	return ret;
+}
+
+int img_map(struct evloop *loop, int argc, char **argv)
+{
+	static const struct option longs[] = {{"format", 1, 0, 'f'},
+					      {"output", 1, 0, 1},
+					      {"image-opts", 0, 0, 2},
+					      {"force-share", 0, 0, 'U'},
+					      {"start-offset", 1, 0, 's'},
+					      {"max-length", 1, 0, 'l'},
+					      {0}};
+	enum img_output output = OUTPUT_HUMAN;
+	uint64_t start = 0, length = INT64_MAX;
+	const char *format = NULL;
+	struct error *err = NULL;
+	struct block_node *node;
+	bool image_opts = false;
+	uint32_t flags = 0;
+	int c, ret;
+
+	while ((c = getopt_long(argc, argv, "f:Us:l:", longs, NULL)) != -1) {
+		switch (c) {
+		case 'f':
+			format = optarg;
+			break;
+		case 'U':
+			flags |= BLOCK_OPEN_FORCE_SHARE;
+			break;
+		case 's':
+			if (!parse_size(optarg, 1, &start))
+				return img_usage("Invalid start offset specified");
+			break;
+		case 'l':
+			if (!parse_size(optarg, 1, &length) || length > INT64_MAX)
+				return img_usage("Invalid max length specified");
+			break;
+		case 1:
+			if (!img_parse_output(optarg, &output))
+				return img_usage("--output must be used with human or json as "
+						 "argument.");
+			break;
+		case 2:
+			image_opts = true;
+			break;
+		default:
+			return 1;
+		}
+	}
+	if (argc - optind != 1)
+		return img_usage("Expecting one image file name");
+	node = img_open(loop, argv[optind], format, image_opts, NULL, flags, &err);
+	if (!node)
+		return img_fail(err);
+	ret = map(node, start, length, output);
+	block_unref(node);
+	if (ret)
+		return img_usage("Could not read the image's map: %s", strerror(-ret));
+	return 0;
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vmm-img's entry: finds the subcommand. Owner of the loop that the images are opened on.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "block/img/img.h"
+#include "vmm/core/log.h"
+
+static const struct {
+	const char *name;
+	int (*run)(struct evloop *loop, int argc, char **argv);
+	const char *help;
+} commands[] = {
+	{"check", img_check, "find and repair leaks and corruptions"},
+	{"create", img_create, "make a new image"},
+	{"info", img_info, "tell about an image"},
+	{"io", img_io, "read and write by commands"},
+	{"map", img_map, "where an image's contents are"},
+	{"resize", img_resize, "change an image's size"},
+};
+
+static void help(FILE *out)
+{
+	fprintf(out, "usage: vmm-img COMMAND [OPTIONS] ...\n\n");
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].help);
+}
+
+int main(int argc, char **argv)
+{
+	const char *names[ARRAY_SIZE(commands)], *nearest;
+	struct error *err = NULL;
+	struct evloop *loop;
+	int ret;
+
+	log_set_program("vmm-img");
+	signal(SIGPIPE, SIG_IGN);
+	if (argc < 2) {
+		fprintf(stderr, "vmm-img: Not enough arguments\nTry 'vmm-img --help' for more "
+				"information\n");
+		return 1;
+	}
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+		help(stdout);
+		return 0;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+		names[i] = commands[i].name;
+		if (strcmp(argv[1], commands[i].name))
+			continue;
+		loop = evloop_new(NULL, &err);
+		if (!loop)
+			return img_fail(err);
+		ret = commands[i].run(loop, argc - 1, argv + 1);
+		evloop_free(loop);
+		return ret;
+	}
+	nearest = nearest_name(argv[1], names, ARRAY_SIZE(commands));
+	fprintf(stderr, "vmm-img: Command not found: %s%s%s%s\n", argv[1],
+		nearest ? " (did you mean '" : "", nearest ? nearest : "", nearest ? "'?)" : "");
+	return 1;
+}
