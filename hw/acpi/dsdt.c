@@ -8,6 +8,7 @@
  * Pure functions; the caller owns the buffer.
  */
 #include <stdio.h>
+#include <string.h>
 
 #include "hw/acpi/aml.h"
 #include "hw/acpi/dsdt.h"
@@ -37,9 +38,11 @@ enum {
 
 #define OSC_PCI_UUID "33db4d5b-1ff7-401c-9657-7441c03dd766"
 
-static void name_n(char out[5], const char *prefix, char last)
+static void name_n(char out[5], const char prefix[3], char last)
 {
-	snprintf(out, 5, "%s%c", prefix, last);
+	memcpy(out, prefix, 3);
+	out[3] = last;
+	out[4] = 0;
 }
 
 /* CDWn |= value */
