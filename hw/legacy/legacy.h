@@ -86,7 +86,5 @@ void ioapic_eoi(struct device *dev, uint8_t vector);
 
 /* i8254 timer at 0x40 with the speaker port 0x61; output of counter 0 is vm->gsi[0]. */
 extern const struct device_desc i8254_desc;
-/* Port 0x61 alone, where the accelerator has the timer but not the speaker. */
-extern const struct device_desc speaker_port_desc;
 
 #endif
