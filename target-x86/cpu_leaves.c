@@ -197,6 +197,7 @@ static void put_basic(struct leaves *l, const struct cpu_type *t, uint32_t apic_
 			put_plain(l, 2, 0x0000ff01, 0, 0, 0);
 		put_caches(l, t, 4);
 	}
+	put_plain(l, 5, 0, 0, 3, 0); /* MONITOR: what the leaf enumerates, and nothing of it */
 	put_plain(l, 6, t->words[CW_6_EAX], 0, 0, 0);
 	if (t->level >= 7)
 		put_leaf_7(l, t);
