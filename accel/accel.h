@@ -144,8 +144,8 @@ struct accel {
 	struct accel_config config;
 	struct msi_sink msi;	  /* becomes vm->msi */
 	struct irq_line gsi[24];  /* IRQCHIP_KERNEL: becomes vm->gsi */
-	/* Guest addresses that the engine keeps for itself: neither RAM nor a window, and reserved in
-	 * the map that the guest sees. */
+	/* Guest addresses that the engine keeps for itself: neither RAM nor a window, and reserved
+	 * in the map that the guest sees. */
 	uint64_t reserved_base, reserved_size;
 };
 

@@ -133,7 +133,7 @@ piece interrupts
 	jmp 1b
 end_piece interrupts
 
-	/* The same, awake: page-table KVM looks for an end of interrupt to tell only when it enters. */
+	/* The same, awake: page-table KVM tells an end of interrupt only when it enters the guest. */
 piece interrupts_awake
 	apic_on
 	sti

@@ -55,16 +55,17 @@ struct msi_sink_ops {
 			 uint32_t requester);
 	int (*route_update)(struct msi_sink *sink, struct msi_route *route, struct msi_msg msg);
 	void (*route_remove)(struct msi_sink *sink, struct msi_route *route);
-	/* Routes that the calling thread binds or changes between the two take effect together at the
-	 * end; that is what costs. One that could not be bound then is no longer active: use send().
-	 * Nests. May be NULL: use msi_batch_begin() and msi_batch_end(). */
+	/* Routes that the calling thread binds or changes between the two take effect together
+	 * at the end; that is what costs. One that could not be bound then is no longer active:
+	 * use send(). Nests. May be NULL: use msi_batch_begin() and msi_batch_end(). */
 	void (*batch_begin)(struct msi_sink *sink);
 	void (*batch_end)(struct msi_sink *sink);
 	/*
-	 * For an I/O APIC that is a device of ours while the local APICs are the accelerator's: tells
-	 * which message an input's entry makes, masked or not, so that the end of a level-triggered
-	 * interrupt (bit 15 of data) is told to the board. NULL msg: none, as after reset. The message
-	 * itself still goes through send(). May be NULL, or do nothing, where nobody needs it.
+	 * For an I/O APIC that is a device of ours while the local APICs are the accelerator's:
+	 * tells which message an input's entry makes, masked or not, so that the end of a
+	 * level-triggered interrupt (bit 15 of data) is told to the board. NULL msg: none, as
+	 * after reset. The message itself still goes through send(). May be NULL, or do nothing,
+	 * where nobody needs it.
 	 */
 	void (*ioapic_pin)(struct msi_sink *sink, unsigned pin, const struct msi_msg *msg);
 };
