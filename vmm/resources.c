@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What devices refer to by name; see resources.h. Main thread. */
+#include "vmm/resources.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "hw/virtio/rng_backend.h"
+#include "vmm/core/log.h"
+#include "vmm/core/util.h"
+
+struct drive *resources_find_drive(const struct resources *r, const char *id)
+{
+	for (struct drive *d = r->drives; d; d = d->next)
+		if (!strcmp(d->id, id))
+			return d;
+	return NULL;
+}
+
+static struct block_node *find_node(void *opaque, const char *node_name)
+{
+	const struct resources *r = opaque;
+
+	for (struct named_node *n = r->nodes; n; n = n->next)
+		if (!strcmp(block_name(n->node), node_name))
+			return n->node;
+	return NULL;
+}
+
+static struct drive *add_drive(struct resources *r, const char *id, struct block_node *node)
+{
+	struct drive *d = xcalloc(1, sizeof(*d)), **p = &r->drives;
+
+	d->id = xstrdup(id);
+	d->node = node;
+	d->rerror = BLOCK_ERR_REPORT;
+	d->werror = BLOCK_ERR_ENOSPC;
+	while (*p)
+		p = &(*p)->next;
+	*p = d;
+	return d;
+}
+
+/* drive= names a -drive, or a -blockdev, which becomes a drive with the default policy. */
+static struct drive *resolve_drive(struct resources *r, const char *name, struct error **err)
+{
+	struct drive *d = resources_find_drive(r, name);
+	struct block_node *node;
+
+	if (!d) {
+		node = find_node(r, name);
+		if (!node)
+			return NULL;
+		block_ref(node);
+		d = add_drive(r, name, node);
+	}
+	if (d->taken_by) {
+		error_set(err, "Drive '%s' is already in use by another block device", name);
+		return NULL;
+	}
+	return d;
+}
+
+static void *resolve(void *opaque, const struct prop *prop, const char *name, struct error **err)
+{
+	struct resources *r = opaque;
+
+	switch (prop->type) {
+	case PROP_DRIVE:
+		return resolve_drive(r, name, err);
+	case PROP_CHARDEV:
+		return chardevs_take(r->chardevs, name, err);
+	case PROP_IOTHREAD:
+		for (struct named_thread *t = r->threads; t; t = t->next)
+			if (!strcmp(t->thread->id, name))
+				return t->thread;
+		return NULL;
+	case PROP_BACKEND:
+		for (struct named_rng *g = r->rngs; g; g = g->next)
+			if (!strcmp(g->backend->id, name))
+				return g->backend;
+		return NULL;
+	default:
+		return NULL;
+	}
+}
+
+void resources_init(struct resources *r, struct vm *vm, struct chardevs *chardevs)
+{
+	*r = (struct resources){ .vm = vm, .chardevs = chardevs };
+	vm->resolver = (struct prop_resolver){ .resolve = resolve, .opaque = r };
+}
+
+/* -object */
+
+static bool add_iothread(struct resources *r, struct opts *opts, const char *id,
+			 struct error **err)
+{
+	static const char *const known[] = { "qom-type", "id", "poll-max-ns" };
+	uint64_t poll_ns = 0;
+	struct named_thread *t;
+
+	if (!opts_get_u64(opts, "poll-max-ns", &poll_ns, err) ||
+	    !opts_check_used(opts, known, ARRAY_SIZE(known), err))
+		return false;
+	t = xcalloc(1, sizeof(*t));
+	t->thread = iothread_new(id, err);
+	if (!t->thread) {
+		free(t);
+		return false;
+	}
+	evloop_set_poll_ns(t->thread->loop, poll_ns);
+	t->next = r->threads;
+	r->threads = t;
+	return true;
+}
+
+static bool add_rng(struct resources *r, struct opts *opts, const char *id, bool builtin,
+		    struct error **err)
+{
+	static const char *const known[] = { "qom-type", "id", "filename" };
+	const char *filename = builtin ? NULL : opts_get(opts, "filename");
+	struct rng_backend *backend;
+	struct named_rng *g;
+
+	if (!opts_check_used(opts, known, ARRAY_SIZE(known), err))
+		return false;
+	backend = builtin ? rng_builtin_new(id) : rng_random_new(id, filename, err);
+	if (!backend)
+		return false;
+	g = xcalloc(1, sizeof(*g));
+	g->backend = backend;
+	g->next = r->rngs;
+	r->rngs = g;
+	return true;
+}
+
+static bool add_object(struct resources *r, struct opts *opts, struct error **err)
+{
+	static const char *const types[] = { "iothread", "rng-random", "rng-builtin" };
+	const char *type = opts_get(opts, "qom-type"), *id = opts_get(opts, "id"), *nearest;
+
+	if (!id) {
+		error_set(err, "Parameter 'id' is missing");
+		return false;
+	}
+	if (!strcmp(type, "iothread"))
+		return add_iothread(r, opts, id, err);
+	if (!strcmp(type, "rng-random") || !strcmp(type, "rng-builtin"))
+		return add_rng(r, opts, id, !strcmp(type, "rng-builtin"), err);
+	nearest = nearest_name(type, types, ARRAY_SIZE(types));
+	error_set(err, "objects of type '%s' are not supported%s%s%s", type,
+		  nearest ? " (did you mean '" : "", nearest ? nearest : "",
+		  nearest ? "'?)" : "");
+	return false;
+}
+
+/* -blockdev, -drive */
+
+static bool add_blockdev(struct resources *r, struct opts *opts, struct error **err)
+{
+	struct block_names names = { .find = find_node, .opaque = r };
+	struct named_node *n;
+	struct block_node *node;
+
+	if (!opts_has(opts, "node-name")) {
+		error_set(err, "'node-name' must be specified for the root node");
+		return false;
+	}
+	if (find_node(r, opts_peek(opts, "node-name"))) {
+		error_set(err, "Duplicate nodes with node-name='%s'", opts_peek(opts, "node-name"));
+		return false;
+	}
+	node = block_open_blockdev(r->vm->loop, opts, &names, err);
+	if (!node)
+		return false;
+	n = xcalloc(1, sizeof(*n));
+	n->node = node;
+	n->next = r->nodes;
+	r->nodes = n;
+	return true;
+}
+
+static bool add_config_drive(struct resources *r, const struct config_drive *c,
+			     struct error **err)
+{
+	struct block_node *node = NULL;
+	struct drive *d;
+
+	if (c->has_medium) {
+		node = block_open(r->vm->loop, (struct opts *)&c->block, err);
+		if (!node)
+			return false;
+	}
+	d = add_drive(r, c->id, node);
+	d->cdrom = c->cdrom;
+	d->rerror = (enum block_on_error)c->rerror;
+	d->werror = (enum block_on_error)c->werror;
+	d->serial = c->serial ? xstrdup(c->serial) : NULL;
+	return true;
+}
+
+bool resources_open(struct resources *r, const struct vm_config *config, struct error **err)
+{
+	for (size_t i = 0; i < config->objects.count; i++) {
+		struct config_item *item = &config->objects.items[i];
+
+		if (!add_object(r, &item->opts, err)) {
+			error_prefix(err, "%s: ", item->from);
+			return false;
+		}
+	}
+	for (size_t i = 0; i < config->blockdevs.count; i++) {
+		struct config_item *item = &config->blockdevs.items[i];
+
+		if (!add_blockdev(r, &item->opts, err)) {
+			error_prefix(err, "%s: ", item->from);
+			return false;
+		}
+	}
+	for (size_t i = 0; i < config->drive_count; i++) {
+		if (!add_config_drive(r, &config->drives[i], err)) {
+			error_prefix(err, "%s: ", config->drives[i].from);
+			return false;
+		}
+	}
+	return true;
+}
+
+void resources_close(struct resources *r)
+{
+	while (r->drives) {
+		struct drive *d = r->drives;
+
+		r->drives = d->next;
+		if (d->node) {
+			int ret = block_flush(d->node);
+
+			if (ret < 0)
+				log_error("drive '%s': %s", d->id, strerror(-ret));
+			block_unref(d->node);
+		}
+		free(d->serial);
+		free(d->id);
+		free(d);
+	}
+	while (r->nodes) {
+		struct named_node *n = r->nodes;
+
+		r->nodes = n->next;
+		block_unref(n->node);
+		free(n);
+	}
+	while (r->rngs) {
+		struct named_rng *g = r->rngs;
+
+		r->rngs = g->next;
+		rng_backend_free(g->backend);
+		free(g);
+	}
+	while (r->threads) {
+		struct named_thread *t = r->threads;
+
+		r->threads = t->next;
+		iothread_free(t->thread);
+		free(t);
+	}
+}

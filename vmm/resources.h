@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What devices refer to by name: drives, block nodes, I/O threads, chardevs, random number sources.
+ * Opened from the configuration before any device is made; the resolver hands them out.
+ *
+ * Main thread.
+ */
+#ifndef VMM_RESOURCES_H
+#define VMM_RESOURCES_H
+
+#include "block/block.h"
+#include "vmm/chardev/chardev.h"
+#include "vmm/config.h"
+#include "vmm/core/thread.h"
+#include "vmm/core/vm.h"
+
+struct named_node {
+	struct block_node *node;
+	struct named_node *next;
+};
+
+struct named_thread {
+	struct iothread *thread;
+	struct named_thread *next;
+};
+
+struct named_rng {
+	struct rng_backend *backend;
+	struct named_rng *next;
+};
+
+struct resources {
+	struct vm *vm;
+	struct chardevs *chardevs;
+	struct drive *drives; /* -drive, and one for each -blockdev that a device took */
+	struct named_node *nodes;
+	struct named_thread *threads;
+	struct named_rng *rngs;
+};
+
+/* Sets vm->resolver. chardevs is borrowed. */
+void resources_init(struct resources *r, struct vm *vm, struct chardevs *chardevs);
+/* -object, -blockdev, -drive, in this order. */
+bool resources_open(struct resources *r, const struct vm_config *config, struct error **err);
+/* Devices are gone. Flushes and closes disks, stops threads. */
+void resources_close(struct resources *r);
+
+struct drive *resources_find_drive(const struct resources *r, const char *id);
+
+#endif
