@@ -79,8 +79,6 @@ struct accel_x86_ops {
 	int (*set_irqchip)(struct accel *a, unsigned chip, const void *buf, size_t len);
 	/* Puts the interrupt controllers and the timer into their state after power-on. */
 	int (*reset_irqchip)(struct accel *a);
-	/* Speaker port 0x61 is in the engine together with its PIT. */
-	bool pit_has_speaker;
 };
 
 #endif

@@ -577,5 +577,4 @@ const struct accel_x86_ops kvm_x86_ops = {
 	.get_irqchip = get_irqchip,
 	.set_irqchip = set_irqchip,
 	.reset_irqchip = reset_irqchip,
-	.pit_has_speaker = true,
 };

@@ -201,7 +201,7 @@ static void panicked(struct vm *vm)
 	switch (vm->panic_action) {
 	case PANIC_EXIT_FAILURE:
 		vm->exit_status = 1;
-		/* fall through */
+		__attribute__((fallthrough));
 	case PANIC_SHUTDOWN:
 		shut_down(vm, CAUSE_GUEST_PANIC);
 		break;
