@@ -25,9 +25,6 @@ struct fw_cfg;
 #define Q35_IOAPIC_BASE	  UINT64_C(0xfec00000)
 #define Q35_LAPIC_BASE	  UINT64_C(0xfee00000)
 #define Q35_4G		  UINT64_C(0x100000000)
-/* What an engine may use for itself (TSS and page tables of real mode): never RAM. */
-#define Q35_ENGINE_BASE UINT64_C(0xfeffc000)
-#define Q35_ENGINE_SIZE UINT64_C(0x4000)
 #define Q35_PM_BASE	0x600
 #define Q35_SCI		9
 

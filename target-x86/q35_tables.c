@@ -28,7 +28,7 @@ static void build_e820(struct q35 *b)
 	e820_init(map);
 	e820_add(map, 0, b->ram_below_4g, E820_RAM);
 	e820_add(map, Q35_4G, b->ram_above_4g, E820_RAM);
-	e820_add(map, Q35_ENGINE_BASE, Q35_ENGINE_SIZE, E820_RESERVED);
+	e820_add(map, b->accel->reserved_base, b->accel->reserved_size, E820_RESERVED);
 	if (!b->boot)
 		return;
 	/* Firmware makes these entries by itself. The last KiB below 640 KiB stays out of the way of
