@@ -3,6 +3,7 @@
 # make demo             a Debian cloud image with cloud-init in this terminal (DEMO=batch: without one)
 # make check            every test;  make check-quick: all but the lab, in a minute
 # make bench            side by side with QEMU
+# make docs             docs/manual.md from the program's own tables
 # make deps             installs what is missing (Debian, Ubuntu)
 # make SAN=1 ...        the same with sanitizers, in build-san;  ./configure --help: options
 
@@ -22,7 +23,7 @@ LDFLAGS += -fsanitize=address,undefined
 endif
 
 .DEFAULT_GOAL := all
-.PHONY: all check check-quick bench demo deps install clean distclean format tests help
+.PHONY: all check check-quick bench demo deps docs install clean distclean format tests help
 .DELETE_ON_ERROR:
 
 # Rooms: every .c of a folder is that room's. Programs' main files are no room's.
@@ -124,6 +125,8 @@ demo:
 	@tests/demo $(DEMO)
 deps:
 	@tests/deps all
+docs: $(BUILD)/vmm
+	$(BUILD)/vmm --help-manual >docs/manual.md
 format:
 	clang-format -i $$(git ls-files '*.c' '*.h')
 help:

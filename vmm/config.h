@@ -130,6 +130,7 @@ struct vm_config {
 	bool machine_help, cpu_help, accel_help, check_host;
 	bool device_help;     /* -device help */
 	char *device_help_of; /* -device NAME,help */
+	bool manual;	      /* --help-manual: cli_print_manual(), cli_print_device_manual() */
 
 	struct config_memory memory;
 	struct config_smp smp;

@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "vmm/config.h"
+#include "vmm/core/device.h"
 #include "vmm/core/error.h"
 
 enum cli_result {
@@ -29,7 +30,14 @@ bool cli_make_seed(struct vm_config *config, int *fd, struct error **err);
 
 void cli_print_help(FILE *out);
 void cli_print_version(FILE *out);
-/* The options as Markdown: docs/manual.md's reference part. */
+
+/* For main's answers; table ends with NULL. -device help */
+void cli_print_devices(FILE *out, const struct device_desc *const *table);
+/* -device NAME,help; false if there is no such device. */
+bool cli_print_device(FILE *out, const struct device_desc *const *table, const char *name,
+		      struct error **err);
+/* --help-manual: docs/manual.md, the options and the devices. */
 void cli_print_manual(FILE *out);
+void cli_print_device_manual(FILE *out, const struct device_desc *const *table);
 
 #endif

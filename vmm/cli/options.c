@@ -70,10 +70,10 @@ const struct cli_option cli_options[] = {
 	  "[,id=ID][,readonly=on|off][,cache=MODE][,aio=ENGINE][,discard=unmap|ignore]"
 	  "[,detect-zeroes=on|off|unmap][,rerror=ACTION][,werror=ACTION][,serial=TEXT][,...]",
 	  "a disk and the device it is in [if=virtio]\n"
-	  "media=cdrom is an IDE CD-ROM, or, if its volume is called cidata, a read-only virtio\n"
+	  "media=cdrom is an IDE CD-ROM, or, if its volume is called cidata, a read-only virtio "
 	  "disk that every cloud image can read; an explicit if= is obeyed.\n"
 	  "cache is writeback, none, writethrough, directsync or unsafe [writeback].\n"
-	  "rerror is report, stop or ignore; werror can also be enospc, its default: stop when the\n"
+	  "rerror is report, stop or ignore; werror can also be enospc, its default: stop when the "
 	  "host's disk is full, report other errors to the guest.",
 	  CLI_STORAGE, cli_opt_drive },
 	{ "blockdev", "DRIVER,node-name=NAME[,OPTION=VALUE][,...] | JSON",
@@ -99,9 +99,14 @@ const struct cli_option cli_options[] = {
 	  cli_opt_serial },
 	{ "chardev", "BACKEND,id=ID[,mux=on|off][,OPTION=VALUE][,...]",
 	  "a character device's outer end, for -serial, -mon, -device; help lists back ends\n"
-	  "stdio[,signal=on|off]; null; pty; ringbuf[,size=N]; file,path=PATH[,append=on|off];\n"
-	  "socket,path=PATH or host=HOST,port=PORT[,server=on|off][,wait=on|off]\n"
-	  "[,nodelay=on|off][,reconnect=SECONDS]",
+	  "stdio[,signal=on|off]\n"
+	  "null\n"
+	  "pty\n"
+	  "ringbuf[,size=SIZE]\n"
+	  "file,path=PATH[,append=on|off]\n"
+	  "socket,path=PATH[,server=on|off][,wait=on|off][,reconnect=SECONDS]\n"
+	  "socket,host=HOST,port=PORT[,server=on|off][,wait=on|off][,nodelay=on|off]"
+	  "[,reconnect=SECONDS]",
 	  CLI_CHARACTER, cli_opt_chardev },
 	{ "echr", "NUMBER", "the character that stands for Ctrl-A on shared terminals [1]",
 	  CLI_CHARACTER, cli_opt_echr },
@@ -207,51 +212,44 @@ const struct cli_option *cli_option_find(const char *name, struct error **err)
 	return NULL;
 }
 
-/* Text in lines of at most width columns, each after the first indented; breaks at blanks, and in
- * syntax before '['. column is where the first line stands already. */
-static void print_wrapped(FILE *out, const char *text, int indent, int width, int column)
+#define HELP_INDENT 18
+#define HELP_WIDTH 98
+
+/* Text from column on, in lines of HELP_WIDTH, the others indented; breaks at blanks and newlines,
+ * and in syntax before '['. Returns the column it ended at. */
+static int print_wrapped(FILE *out, const char *text, int column)
 {
 	while (*text) {
 		size_t len = strcspn(text + 1, " [\n") + 1;
 		bool newline = text[0] == '\n';
 
-		if (newline || (column + (int)len > width && column > indent)) {
-			fprintf(out, "\n%*s", indent, "");
-			column = indent;
+		if (newline || (column + (int)len > HELP_WIDTH && column > HELP_INDENT)) {
 			text += *text == ' ' || newline;
-			if (newline)
-				continue;
-			len = strcspn(text + 1, " [\n") + 1;
+			column = fprintf(out, "\n%*s", HELP_INDENT, "") - 1;
+			continue;
 		}
 		fwrite(text, 1, len, out);
 		column += len;
 		text += len;
 	}
-	fputc('\n', out);
+	return column;
 }
-
-#define HELP_INDENT 18
-#define HELP_WIDTH 98
 
 static void print_option(FILE *out, const struct cli_option *o)
 {
 	int column = fprintf(out, "  -%s%s", o->name, o->arg ? " " : "");
 
-	if (o->arg) {
-		print_wrapped(out, o->arg, HELP_INDENT, HELP_WIDTH, column);
-		column = 0;
-	}
-	if (!o->help) {
-		if (!o->arg)
+	if (o->arg)
+		column = print_wrapped(out, o->arg, column);
+	if (o->help) {
+		if (column >= HELP_INDENT) {
 			fputc('\n', out);
-		return;
+			column = 0;
+		}
+		fprintf(out, "%*s", HELP_INDENT - column, "");
+		print_wrapped(out, o->help, HELP_INDENT);
 	}
-	if (column >= HELP_INDENT - 1) {
-		fputc('\n', out);
-		column = 0;
-	}
-	fprintf(out, "%*s", HELP_INDENT - column, "");
-	print_wrapped(out, o->help, HELP_INDENT, HELP_WIDTH, HELP_INDENT);
+	fputc('\n', out);
 }
 
 void cli_print_help(FILE *out)

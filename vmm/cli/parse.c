@@ -76,7 +76,8 @@ static bool finish(struct cli *cli, struct error **err)
 static bool is_question(const struct vm_config *config)
 {
 	return config->machine_help || config->cpu_help || config->accel_help ||
-	       config->check_host || config->device_help || config->device_help_of;
+	       config->check_host || config->device_help || config->device_help_of ||
+	       config->manual;
 }
 
 enum cli_result cli_parse(struct vm_config *config, int argc, char *const *argv,

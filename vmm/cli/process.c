@@ -26,8 +26,7 @@ CLI_HANDLER(cli_opt_version)
 
 CLI_HANDLER(cli_opt_manual)
 {
-	cli_print_manual(stdout);
-	cli->answered = true;
+	cli->config->manual = true;
 	return true;
 }
 
