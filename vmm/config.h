@@ -146,7 +146,7 @@ struct vm_config {
 	int escape_char; /* -echr: 1 is Ctrl-A */
 
 	struct config_list objects;   /* opts have "qom-type" and "id" */
-	struct config_list blockdevs; /* for block_open() as they are */
+	struct config_list blockdevs; /* for block_open_blockdev() as they are */
 	struct config_drive *drives;
 	size_t drive_count;
 	struct config_list devices; /* opts have "driver"; for device_add() as they are */

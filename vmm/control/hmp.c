@@ -17,6 +17,7 @@ struct hmp {
 	struct readline readline;
 	struct ev_work greet_work; /* the focus may still move on before the loop turns */
 	bool greeted, hidden;
+	bool busy; /* in a command, which may turn the loop */
 };
 
 static void show(void *opaque, const char *text, size_t len)
@@ -63,7 +64,9 @@ static void on_line(void *opaque, const char *line)
 	FILE *out = open_memstream(&text, &len);
 
 	if (out) {
+		h->busy = true;
 		hmp_run(h->session.control, line, out);
+		h->busy = false;
 		fclose(out);
 		write_answer(&h->session, text);
 		free(text);
@@ -75,7 +78,7 @@ static size_t can_receive(void *opaque)
 {
 	struct hmp *h = opaque;
 
-	return h->session.out_len ? 0 : 64;
+	return h->busy || h->session.out_len ? 0 : 64;
 }
 
 static void receive(void *opaque, const uint8_t *data, size_t len)
@@ -84,6 +87,7 @@ static void receive(void *opaque, const uint8_t *data, size_t len)
 
 	for (size_t i = 0; i < len; i++)
 		readline_put(&h->readline, data[i]);
+	chardev_accept_input(h->session.chardev);
 }
 
 static void on_drained(struct session *s)

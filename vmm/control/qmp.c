@@ -21,6 +21,8 @@ struct qmp {
 	size_t in_start, in_len;
 	bool pretty;
 	bool connected, negotiated;
+	bool busy; /* in a command, which may turn the loop */
+	unsigned connection; /* counts clients: an answer is for the one who asked */
 	bool dead; /* misbehaved: its connection is about to go */
 	/* A reply that waits for its event, and the work that sends it should none come. */
 	json_t *waiting;
@@ -91,7 +93,7 @@ static void send_waiting(struct qmp *q)
 /* One command at a time, and none while answers wait to be read. */
 static bool blocked(const struct qmp *q)
 {
-	return !q->dead && (q->waiting || q->session.out_len);
+	return q->busy || (!q->dead && (q->waiting || q->session.out_len));
 }
 
 static void handle_input(struct qmp *q);
@@ -220,14 +222,22 @@ static void handle_value(struct qmp *q, const json_t *json)
 	struct error *err = NULL;
 	json_t *result = NULL, *reply;
 	struct request r;
-	unsigned after = 0;
+	bool failed;
+	unsigned after = 0, connection = q->connection;
 
+	q->busy = true;
 	if (read_request(json, &r, &err))
 		result = run(q, &r, &after, &err);
-	reply = err ? error_reply(err) : json_pack("{s:o}", "return", result);
+	q->busy = false;
+	failed = err != NULL;
+	reply = failed ? error_reply(err) : json_pack("{s:o}", "return", result);
 	if (r.id)
 		json_object_set(reply, "id", r.id);
-	if (!err && after && !vm->exiting) {
+	if (connection != q->connection) {
+		json_decref(reply);
+		return;
+	}
+	if (!failed && after && !vm->exiting) {
 		/* What was asked for happens when the loop turns; its event comes first. */
 		q->waiting = reply;
 		q->waiting_events = after;
@@ -321,12 +331,13 @@ static void receive(void *opaque, const uint8_t *data, size_t len)
 	memcpy(q->in, data, len);
 	q->in_start = 0;
 	q->in_len = len;
-	handle_input(q);
+	go_on(q);
 }
 
 static void forget_client(struct qmp *q)
 {
 	q->connected = q->negotiated = q->dead = false;
+	q->connection++;
 	q->in_len = 0;
 	session_drop_output(&q->session);
 	json_stream_destroy(&q->stream);

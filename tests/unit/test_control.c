@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * QMP and the human monitor over a real socket, with a guest that has no CPUs.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "vmm/control/control.h"
+#include "vmm/control/json_stream.h"
+#include "vmm/control/readline.h"
+#include "vmm/core/util.h"
+
+struct fixture {
+	struct evloop *loop;
+	struct vm vm;
+	struct chardevs chardevs;
+	struct control *control;
+	struct drive *drives;
+	struct drive cdrom;
+	char dir[32], *path;
+	int fd;
+	unsigned changes; /* of the medium */
+	char text[1 << 16]; /* what came since the last question */
+};
+
+static void settle(struct fixture *x)
+{
+	size_t len = strlen(x->text);
+	ssize_t n;
+
+	do {
+		while (evloop_run_once(x->loop, 2 * NSEC_PER_MSEC))
+			;
+		n = recv(x->fd, x->text + len, sizeof(x->text) - 1 - len, MSG_DONTWAIT);
+		len += n > 0 ? n : 0;
+		x->text[len] = '\0';
+	} while (n > 0);
+}
+
+static void reconnect(struct fixture *x)
+{
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+
+	if (x->fd >= 0)
+		close(x->fd);
+	x->fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	strcpy(un.sun_path, x->path);
+	assert_int_equal(connect(x->fd, (struct sockaddr *)&un, sizeof(un)), 0);
+	x->text[0] = '\0';
+	settle(x);
+}
+
+static int setup(void **state)
+{
+	struct fixture *x = xcalloc(1, sizeof(*x));
+
+	signal(SIGPIPE, SIG_IGN);
+	x->loop = evloop_new(NULL, NULL);
+	vm_init(&x->vm, x->loop);
+	x->vm.name = xstrdup("web");
+	chardevs_init(&x->chardevs, x->loop);
+	x->cdrom = (struct drive){ .id = "ide2-cd0", .cdrom = true };
+	x->drives = &x->cdrom;
+	x->control = control_new(&x->vm, &x->chardevs, &x->drives);
+	strcpy(x->dir, "/tmp/vmm-control-XXXXXX");
+	assert_non_null(mkdtemp(x->dir));
+	x->path = xasprintf("%s/qmp", x->dir);
+	x->fd = -1;
+	*state = x;
+	return 0;
+}
+
+static void open_monitor(struct fixture *x, bool qmp)
+{
+	struct opts opts = { 0 };
+
+	opts_add(&opts, "backend", "socket");
+	opts_add(&opts, "id", "mon");
+	opts_add(&opts, "path", x->path);
+	opts_add(&opts, "server", "on");
+	opts_add(&opts, "wait", "off");
+	assert_true(chardevs_add(&x->chardevs, &opts, NULL));
+	opts_free(&opts);
+	assert_true(control_add(x->control, "mon", qmp, false, NULL));
+	reconnect(x);
+}
+
+static int teardown(void **state)
+{
+	struct fixture *x = *state;
+
+	control_free(x->control);
+	chardevs_destroy(&x->chardevs);
+	vm_destroy(&x->vm);
+	evloop_free(x->loop);
+	if (x->fd >= 0)
+		close(x->fd);
+	rmdir(x->dir);
+	free(x->path);
+	free(x);
+	return 0;
+}
+
+/* Sends and returns everything that came. */
+static const char *ask(struct fixture *x, const char *text)
+{
+	x->text[0] = '\0';
+	assert_int_equal(send(x->fd, text, strlen(text), MSG_NOSIGNAL), strlen(text));
+	settle(x);
+	return x->text;
+}
+
+static void expect(const char *text, const char *part)
+{
+	if (!strstr(text, part))
+		fail_msg("'%s' is not in '%s'", part, text);
+}
+
+static void negotiate(struct fixture *x)
+{
+	open_monitor(x, true);
+	assert_string_equal(ask(x, "{\"execute\":\"qmp_capabilities\"}"), "{\"return\": {}}\r\n");
+}
+
+static void test_negotiation(void **state)
+{
+	struct fixture *x = *state;
+
+	open_monitor(x, true);
+	assert_string_equal(x->text, "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, "
+				     "\"major\": 7}, \"package\": \"vmm 0.1\"}, "
+				     "\"capabilities\": []}}\r\n");
+	expect(ask(x, "{\"execute\":\"query-status\",\"id\":7}"),
+	       "{\"error\": {\"class\": \"CommandNotFound\"");
+	expect(x->text, "\"id\": 7}\r\n");
+	/* No events yet. */
+	vm_start(&x->vm);
+	vm_stop(&x->vm, RUN_STATE_PAUSED);
+	assert_null(strstr(ask(x, " "), "STOP"));
+	assert_string_equal(ask(x, "{\"execute\":\"qmp_capabilities\",\"id\":[1,{}]}"),
+			    "{\"return\": {}, \"id\": [1, {}]}\r\n");
+	expect(ask(x, "{\"execute\":\"qmp_capabilities\"}"), "CommandNotFound");
+	expect(ask(x, "{\"execute\":\"fly\"}"), "The command fly has not been found");
+	/* A new client begins anew. */
+	reconnect(x);
+	expect(x->text, "QMP");
+	expect(ask(x, "{\"execute\":\"query-status\"}"), "CommandNotFound");
+}
+
+static void test_requests(void **state)
+{
+	struct fixture *x = *state;
+
+	negotiate(x);
+	expect(ask(x, "{\"execute\":1}"), "GenericError");
+	expect(ask(x, "{\"arguments\":{}}"), "QMP input lacks member 'execute'");
+	expect(ask(x, "{\"execute\":\"stop\",\"x\":1}"), "QMP input member 'x' is unexpected");
+	expect(ask(x, "{\"execute\":\"stop\",\"arguments\":1}"), "must be an object");
+	expect(ask(x, "{\"execute\":\"stop\",\"arguments\":{\"a\":1}}"), "Parameter 'a' is unexpected");
+	expect(ask(x, "{\"execute\":\"human-monitor-command\"}"), "'command-line' is missing");
+	expect(ask(x, "{\"execute\":\"eject\",\"arguments\":{\"force\":\"yes\",\"id\":\"x\"}}"),
+	       "expected: boolean");
+	expect(ask(x, "[]"), "must be a JSON object");
+	expect(ask(x, "{\"execute\":}"), "JSON parse error");
+	expect(ask(x, "hello\n"), "JSON parse error");
+	/* In pieces, and several at once. */
+	assert_string_equal(ask(x, "{\"execute\":\"query-"), "");
+	assert_string_equal(ask(x, "name\"}{\"execute\":\"query-uuid\"}\n{\"execute\":\"query-name\","
+				   "\"id\":\"}\"}"),
+			    "{\"return\": {\"name\": \"web\"}}\r\n"
+			    "{\"return\": {\"UUID\": \"00000000-0000-0000-0000-000000000000\"}}\r\n"
+			    "{\"return\": {\"name\": \"web\"}, \"id\": \"}\"}\r\n");
+	expect(ask(x, "{\"execute\":\"query-chardev\"}"), "\"frontend-open\": true");
+	expect(ask(x, "{\"execute\":\"query-commands\"}"), "{\"name\": \"system_reset\"}");
+	expect(ask(x, "{\"execute\":\"query-block\"}"), "\"device\": \"ide2-cd0\"");
+}
+
+/* The event comes before the reply. */
+static void test_order(void **state)
+{
+	static const struct {
+		const char *command, *event, *data;
+	} table[] = {
+		{ "cont", "RESUME", "" },
+		{ "stop", "STOP", "" },
+		{ "system_powerdown", "POWERDOWN", "" },
+		{ "system_reset", "RESET",
+		  ", \"data\": {\"guest\": false, \"reason\": \"host-qmp-system-reset\"}" },
+		{ "quit", "SHUTDOWN",
+		  ", \"data\": {\"guest\": false, \"reason\": \"host-qmp-quit\"}" },
+	};
+	struct fixture *x = *state;
+
+	negotiate(x);
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		char *question = xasprintf("{\"execute\":\"%s\",\"id\":1}\n", table[i].command);
+		char *end = xasprintf("\"event\": \"%s\"%s}\r\n{\"return\": {}, \"id\": 1}\r\n",
+				      table[i].event, table[i].data);
+
+		ask(x, question);
+		assert_memory_equal(x->text, "{\"timestamp\": {\"seconds\": ", 26);
+		expect(x->text, end);
+		assert_string_equal(strstr(x->text, "\"event\""), end);
+		free(question);
+		free(end);
+	}
+	assert_true(x->vm.exiting);
+}
+
+static void test_cont(void **state)
+{
+	struct fixture *x = *state;
+
+	negotiate(x);
+	expect(ask(x, "{\"execute\":\"query-status\"}"), "\"status\": \"prelaunch\"");
+	vm_start(&x->vm);
+	vm_stop(&x->vm, RUN_STATE_INTERNAL_ERROR);
+	expect(ask(x, "{\"execute\":\"cont\"}"), "Resetting the Virtual Machine is required");
+	ask(x, "{\"execute\":\"system_reset\"}");
+	ask(x, "{\"execute\":\"cont\"}");
+	assert_true(vm_is_running(&x->vm));
+	/* A guest's own end. */
+	x->text[0] = '\0';
+	x->vm.no_shutdown = true;
+	vm_request_shutdown(&x->vm, CAUSE_GUEST_SHUTDOWN);
+	settle(x);
+	expect(x->text, "\"data\": {\"guest\": true, \"reason\": \"guest-shutdown\"}");
+}
+
+/* Whether the server hung up. */
+static bool lost(struct fixture *x)
+{
+	char byte;
+
+	settle(x);
+	return recv(x->fd, &byte, 1, MSG_DONTWAIT) == 0;
+}
+
+static void test_misbehaviour(void **state)
+{
+	struct fixture *x = *state;
+	char *deep = xmalloc(10001), *big = xmalloc(1 << 20);
+	size_t sent = 0;
+
+	negotiate(x);
+	memset(deep, '[', 10000);
+	deep[10000] = '\0';
+	ask(x, deep);
+	expect(x->text, "nesting depth");
+	assert_true(lost(x));
+	reconnect(x);
+	ask(x, "{\"execute\":\"\xff\xfe\"}");
+	assert_true(lost(x));
+	reconnect(x);
+	ask(x, "\xff\n");
+	assert_true(lost(x));
+	/* Endless. */
+	reconnect(x);
+	memset(big, 'x', 1 << 20);
+	big[0] = '"';
+	ask(x, "{");
+	for (bool gone = false; !gone; sent++) {
+		ssize_t n = send(x->fd, big, 1 << 20, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		big[0] = 'x';
+		gone = n < 0 && errno == EPIPE;
+		for (int i = 0; i < 100; i++)
+			evloop_run_once(x->loop, 0);
+	}
+	assert_true(sent < 2000);
+	/* The next one finds everything as it was. */
+	reconnect(x);
+	expect(x->text, "QMP");
+	expect(ask(x, "{\"execute\":\"qmp_capabilities\"}"), "return");
+	free(deep);
+	free(big);
+}
+
+static void test_deaf_client(void **state)
+{
+	struct fixture *x = *state;
+
+	negotiate(x);
+	for (int i = 0; i < 200000 && x->fd >= 0; i++) {
+		vm_send_event(&x->vm, &(struct vm_event){ .kind = VM_EVENT_RTC_CHANGE, .value = i });
+		evloop_run_once(x->loop, 0);
+	}
+	while (evloop_run_once(x->loop, 0))
+		;
+	reconnect(x);
+	expect(x->text, "QMP");
+}
+
+static void on_medium(struct drive *drive, void *opaque)
+{
+	((struct fixture *)opaque)->changes++;
+}
+
+static void test_medium(void **state)
+{
+	char file[] = "/tmp/vmm-control-disc-XXXXXX";
+	struct fixture *x = *state;
+	int fd = mkstemp(file);
+
+	assert_int_equal(ftruncate(fd, 4096), 0);
+	close(fd);
+	negotiate(x);
+	expect(ask(x, "{\"execute\":\"eject\",\"arguments\":{\"device\":\"nope\"}}"), "DeviceNotFound");
+	expect(ask(x, "{\"execute\":\"eject\",\"arguments\":{}}"), "exactly one of");
+	expect(ask(x, "{\"execute\":\"eject\",\"arguments\":{\"device\":\"ide2-cd0\"}}"), "return");
+	x->cdrom.removable_locked = true;
+	expect(ask(x, "{\"execute\":\"eject\",\"arguments\":{\"device\":\"ide2-cd0\"}}"), "locked");
+	expect(ask(x, "{\"execute\":\"blockdev-change-medium\",\"arguments\":{\"id\":\"ide2-cd0\","
+		      "\"force\":true,\"filename\":\"/nonexistent\"}}"), "error");
+	/* A disc in, another one, none. */
+	x->cdrom.medium_changed = on_medium;
+	x->cdrom.opaque = x;
+	for (int i = 0; i < 2; i++) {
+		char *question = xasprintf("{\"execute\":\"blockdev-change-medium\",\"arguments\":{"
+					   "\"id\":\"ide2-cd0\",\"force\":true,\"format\":\"raw\","
+					   "\"filename\":\"%s\"}}", file);
+
+		assert_string_equal(ask(x, question), "{\"return\": {}}\r\n");
+		assert_non_null(x->cdrom.node);
+		assert_true(block_read_only(x->cdrom.node));
+		assert_int_equal(block_length(x->cdrom.node), 4096);
+		assert_int_equal(x->changes, i + 1);
+		free(question);
+	}
+	expect(ask(x, "{\"execute\":\"query-block\"}"), "\"drv\": \"raw\"");
+	ask(x, "{\"execute\":\"eject\",\"arguments\":{\"device\":\"ide2-cd0\",\"force\":true}}");
+	assert_null(x->cdrom.node);
+	assert_int_equal(x->changes, 3);
+	unlink(file);
+	x->cdrom.cdrom = false;
+	expect(ask(x, "{\"execute\":\"eject\",\"arguments\":{\"id\":\"ide2-cd0\"}}"),
+	       "not removable");
+}
+
+static void test_human(void **state)
+{
+	struct fixture *x = *state;
+
+	open_monitor(x, false);
+	expect(x->text, "vmm 0.1 monitor");
+	expect(x->text, "(vmm) ");
+	expect(ask(x, "info status\r\n"), "\r\nVM status: paused (prelaunch)\r\n\r(vmm) ");
+	assert_null(strstr(strstr(x->text, "(vmm)") + 1, "(vmm)")); /* CR LF is one end of line */
+	ask(x, "c\n");
+	assert_true(vm_is_running(&x->vm));
+	expect(ask(x, "staap\x7f\x7f\x7fop\n"), "(vmm) ");
+	assert_int_equal(x->vm.state, RUN_STATE_PAUSED);
+	expect(ask(x, "\033[A\033[A\n"), "(vmm) c"); /* two lines before */
+	assert_true(vm_is_running(&x->vm));
+	expect(ask(x, "qit\n"), "did you mean quit");
+	expect(ask(x, "eject nope\n"), "Error: Device 'nope' not found");
+	expect(ask(x, "change ide2-cd0\n"), "usage: change DEVICE FILE [FORMAT]");
+	expect(ask(x, "help\n"), "system_powerdown");
+	expect(ask(x, "info\n"), "chardev");
+	expect(ask(x, "info block\n"), "ide2-cd0: [not inserted]");
+	expect(ask(x, "info name\n"), "web");
+	expect(ask(x, "a b c d e f g h i j\n"), "too many words");
+	ask(x, "quit\n");
+	assert_true(x->vm.exiting);
+}
+
+static void test_human_through_qmp(void **state)
+{
+	struct fixture *x = *state;
+
+	negotiate(x);
+	assert_string_equal(ask(x, "{\"execute\":\"human-monitor-command\",\"arguments\":"
+				   "{\"command-line\":\"info name\"}}"),
+			    "{\"return\": \"web\\n\"}\r\n");
+}
+
+static void test_json_stream(void **state)
+{
+	static const char text[] = " \n{\"a\":\"}]\\\"{\"}[1]x{\n{}";
+	struct json_stream s;
+	char results[64] = "";
+	size_t values = 0;
+
+	json_stream_init(&s);
+	for (const char *p = text; *p; p++) {
+		enum json_stream_result r = json_stream_put(&s, *p);
+
+		if (r == JSON_STREAM_VALUE)
+			values++;
+		if (r == JSON_STREAM_VALUE && values == 1)
+			assert_memory_equal(s.buf, "{\"a\":\"}]\\\"{\"}", s.len);
+		if (r)
+			results[strlen(results)] = '0' + r;
+	}
+	assert_string_equal(results, "1121");
+	/* Size. */
+	json_stream_destroy(&s);
+	s.max_size = 4096;
+	assert_int_equal(json_stream_put(&s, '['), JSON_STREAM_MORE);
+	for (int i = 0; i < 4095; i++)
+		assert_int_equal(json_stream_put(&s, ' '), JSON_STREAM_MORE);
+	assert_int_equal(json_stream_put(&s, ' '), JSON_STREAM_TOO_BIG);
+	json_stream_destroy(&s);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_negotiation, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_requests, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_order, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_cont, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_misbehaviour, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_deaf_client, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_medium, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_human, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_human_through_qmp, setup, teardown),
+		cmocka_unit_test(test_json_stream),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
