@@ -31,12 +31,7 @@ bool cli_make_seed(struct vm_config *config, int *fd, struct error **err);
 void cli_print_help(FILE *out);
 void cli_print_version(FILE *out);
 
-/* For main's answers; table ends with NULL. -device help */
-void cli_print_devices(FILE *out, const struct device_desc *const *table);
-/* -device NAME,help; false if there is no such device. */
-bool cli_print_device(FILE *out, const struct device_desc *const *table, const char *name,
-		      struct error **err);
-/* --help-manual: docs/manual.md, the options and the devices. */
+/* --help-manual: docs/manual.md, the options and the devices; table ends with NULL. */
 void cli_print_manual(FILE *out);
 void cli_print_device_manual(FILE *out, const struct device_desc *const *table);
 
