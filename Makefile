@@ -18,7 +18,7 @@ BUILD ?= build
 ifdef SAN
 BUILD := $(BUILD)-san
 CFLAGS := $(filter-out -O2 -D_FORTIFY_SOURCE=2,$(CFLAGS)) -O1 -fno-omit-frame-pointer \
-	-fsanitize=address,undefined -fno-sanitize-recover=undefined
+	-fsanitize=address,undefined -fno-sanitize-recover=undefined -Wno-maybe-uninitialized
 LDFLAGS += -fsanitize=address,undefined
 endif
 
