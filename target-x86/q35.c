@@ -132,7 +132,7 @@ static bool make_pflash(struct q35 *b, struct error **err)
 		d = device_new(b->vm, &pflash_desc, NULL);
 		pflash_place_below(d, end);
 		pflash_set_mode_callback(d, q35_memory_pflash_mode, b);
-		if (!device_set(d, "drive", b->config.pflash[i]->id, err) ||
+		if (!device_set(d, "drive", b->config.pflash[i], err) ||
 		    !device_realize(d, NULL, err)) {
 			device_free(d);
 			return false;

@@ -23,7 +23,6 @@
 #include <stdint.h>
 
 #include "accel/accel.h"
-#include "block/block.h"
 #include "target-x86/smbios.h"
 #include "target-x86/topology.h"
 #include "vmm/core/opts.h"
@@ -44,7 +43,7 @@ struct q35_config {
 
 	/* Firmware, unless kernel is given. bios NULL: the packaged SeaBIOS. */
 	const char *bios;
-	struct drive *pflash[Q35_PFLASHES];
+	const char *pflash[Q35_PFLASHES]; /* ids of drives; NULL: no such unit */
 	const char *kernel, *initrd, *append;
 
 	struct {

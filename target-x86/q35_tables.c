@@ -108,6 +108,10 @@ static void acpi_fill(struct q35 *b)
 	acpi_mem_windows(b, ecam);
 
 	a->lpc_devfn = Q35_LPC_DEVFN;
+	/* Nothing is plugged into the root bus itself while the guest runs. */
+	for (unsigned i = 0; i < ARRAY_SIZE(b->pci.bus.devices); i++)
+		if (b->pci.bus.devices[i])
+			a->pci_slots |= UINT32_C(1) << (i >> 3);
 	for (unsigned slot = 0; slot < ACPI_PCI_SLOTS; slot++)
 		for (unsigned pin = 0; pin < 4; pin++)
 			a->pirq[slot][pin] = ich9_lpc_pirq(b->lpc, slot, pin);

@@ -224,7 +224,7 @@ static bool board_options(struct program *p, struct q35_config *q, char *rtc_dat
 						  "a flash unit needs a file");
 			return false;
 		}
-		q->pflash[d->index] = resources_find_drive(&p->resources, d->id);
+		q->pflash[d->index] = d->id;
 	}
 	if (q->pflash[1] && !q->pflash[0]) {
 		error_set(err, "flash unit 1 is given without unit 0, which holds the firmware");

@@ -9,7 +9,7 @@
 #include "vmm/core/log.h"
 #include "vmm/core/util.h"
 
-struct drive *resources_find_drive(const struct resources *r, const char *id)
+static struct drive *find_drive(const struct resources *r, const char *id)
 {
 	for (struct drive *d = r->drives; d; d = d->next)
 		if (!strcmp(d->id, id))
@@ -44,7 +44,7 @@ static struct drive *add_drive(struct resources *r, const char *id, struct block
 /* drive= names a -drive, or a -blockdev, which becomes a drive with the default policy. */
 static struct drive *resolve_drive(struct resources *r, const char *name, struct error **err)
 {
-	struct drive *d = resources_find_drive(r, name);
+	struct drive *d = find_drive(r, name);
 	struct block_node *node;
 
 	if (!d) {

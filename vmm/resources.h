@@ -45,6 +45,4 @@ bool resources_open(struct resources *r, const struct vm_config *config, struct 
 /* Devices are gone. Flushes and closes disks, stops threads. */
 void resources_close(struct resources *r);
 
-struct drive *resources_find_drive(const struct resources *r, const char *id);
-
 #endif
