@@ -63,7 +63,4 @@ void test_advance(struct test_machine *m, int64_t ns);
 /* Lets the chardev's peer have as many of these bytes as it takes; returns how many. */
 size_t test_type(struct test_machine *m, const char *text, size_t len);
 
-/* Saves the device's state and loads it into another of the same kind. */
-void test_copy_state(struct device *to, struct device *from);
-
 #endif
