@@ -63,9 +63,10 @@ struct pci_test {
 	struct pci_bar_region io, mem, wide_low, wide_high;
 	uint8_t ports[32];
 	uint32_t words[PCI_TEST_MEM_SIZE / 4];
-	unsigned resets, moves, changes;
+	unsigned resets, moves;
+	_Atomic unsigned changes, changed_vector; /* the hook may run on two threads at once */
 	uint64_t moved_from, moved_to;
-	unsigned moved_bar, changed_vector;
+	unsigned moved_bar;
 	uint32_t written_value;
 };
 
