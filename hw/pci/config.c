@@ -295,11 +295,13 @@ bool pci_root_set_ecam(struct pci_root *root, uint64_t base, uint64_t size, stru
 	}
 	if (!size)
 		return true;
+	/* Firmware chooses the place: what the board put there answers first, BARs last. */
 	root->ecam = (struct io_region){.base = base,
 					.size = size,
 					.ops = &ecam_ops,
 					.opaque = root,
 					.name = "pcie-mmcfg",
+					.priority = -2,
 					.max_access = 4};
 	root->ecam_mapped = io_bus_add(mmio, &root->ecam, err);
 	return root->ecam_mapped;

@@ -405,6 +405,7 @@ static bool realize(struct device *dev, struct error **err)
 				       .ops = &rcba_ops,
 				       .opaque = lpc,
 				       .name = "rcba",
+				       .priority = -1,
 				       .max_access = 4};
 	pthread_mutex_init(&lpc->lock, NULL);
 	own_registers_reset(lpc);
