@@ -53,7 +53,7 @@ extern const struct device_desc port92_desc;
  * slot over pflash_memory(); the board is told when that slot must come and go.
  */
 extern const struct device_desc pflash_desc;
-/* Before realize: the last byte of the flash is at end - 1. The size is the drive's. */
+/* Before realize: the last byte of the flash is at end - 1. Its size is the drive's. */
 void pflash_place_below(struct device *dev, uint64_t end);
 uint64_t pflash_base(const struct device *dev);
 uint64_t pflash_size(const struct device *dev);

@@ -72,6 +72,7 @@ struct pflash {
 	struct device dev;
 	struct drive *drive;
 	uint64_t base;
+	uint64_t end; /* of pflash_place_below(), or 0 */
 	uint64_t sector_length;
 	char *name;
 
@@ -443,9 +444,7 @@ static void write_all(struct pflash *p)
 
 void pflash_place_below(struct device *dev, uint64_t end)
 {
-	struct pflash *p = (struct pflash *)dev;
-
-	p->base = p->drive && p->drive->node ? end - block_length(p->drive->node) : end;
+	((struct pflash *)dev)->end = end;
 }
 
 uint64_t pflash_base(const struct device *dev)
@@ -505,7 +504,8 @@ static bool check(const struct pflash *p, struct error **err)
 	}
 	uint64_t size = block_length(p->drive->node);
 	if (!is_pow2(p->sector_length) || p->sector_length < 512 || p->sector_length > MiB ||
-	    !size || size % p->sector_length || size > MAX_SIZE || p->base % p->sector_length) {
+	    !size || size % p->sector_length || size > MAX_SIZE ||
+	    (p->end ? p->end - size : p->base) % p->sector_length) {
 		error_set(err,
 			  "a flash image must have a multiple of %llu bytes, at most 64 MiB, "
 			  "and drive '%s' has %llu",
@@ -538,6 +538,8 @@ static bool pflash_realize(struct device *dev, struct error **err)
 	if (!check(p, err))
 		return false;
 	p->size = block_length(p->drive->node);
+	if (p->end)
+		p->base = p->end - p->size;
 	p->read_only = block_read_only(p->drive->node);
 	void *memory = mmap(NULL, p->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
 			    0);
