@@ -109,7 +109,7 @@ struct block_node {
 	bool probed; /* the format was guessed: sector 0 is guarded */
 	bool writeback;
 	bool ignore_discard; /* discard=ignore */
-	bool growable;	     /* a format's file: writes past the end are right */
+	bool growable;	     /* a format's file: what lies past the end is right, and reads as zero */
 	bool owned;	     /* some node's child */
 	bool no_flush;
 	bool written;	    /* since it was opened */

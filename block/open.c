@@ -214,7 +214,7 @@ static struct block_node *open_file_child(const struct block_open *how, struct o
 		}
 	}
 	opts_free(&sub);
-	if (node && grows && !node->read_only)
+	if (node && grows)
 		node->growable = true;
 	return node;
 }
