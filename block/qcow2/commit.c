@@ -3,7 +3,7 @@
  * Commits: metadata goes to the disk in the order that qcow2.h argues for. One at a time; whoever
  * asks while one is under way is served by the next.
  *
- *   frozen:  sync, refcount table -> refcounts -> sync -> L2 slices -> sync -> L1
+ *   frozen:  sync, refcount table -> refcounts -> sync -> L2 slices, L1
  *   then:    sync -> clusters let go before the freeze lose their refcount
  *
  * A step with nothing to write is left out, and so is a sync with no write since the last one.
@@ -238,11 +238,7 @@ static void step_on(struct qcow2 *s)
 			if (write_slices(s, &s->l2))
 				return;
 			break;
-		case COMMIT_L2_SYNC:
-			if (s->any_l1_dirty && start_sync(s))
-				return;
-			break;
-		case COMMIT_L1:
+		case COMMIT_L1: /* a new table was written whole, and is durable since the sync */
 			if (s->any_l1_dirty &&
 			    write_piece(s, s->l1, s->h.l1_offset, s->h.l1_size, s->l1_dirty))
 				return;

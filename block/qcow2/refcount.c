@@ -320,7 +320,7 @@ static bool check_run(struct qcow2 *s, uint64_t cluster, uint64_t n)
 int qcow2_alloc(struct qcow2 *s, uint64_t want, struct waiter *w, uint64_t *host, uint64_t *got)
 {
 	struct qslice *e;
-	uint64_t index, n;
+	uint64_t index, n = 0;
 	int ret;
 
 	if (s->frozen) {
