@@ -295,14 +295,17 @@ static uint64_t blk_features(const struct virtio_blk *blk)
 	return f;
 }
 
-/* The node's loop is already the device's. */
+/* On the device's loop, with the main one standing still and the node drained: it changes hands. */
 static void attach_node(void *opaque)
 {
 	struct virtio_blk *blk = opaque;
 
+	if (blk->vdev.loop != blk->vdev.vm->loop)
+		block_set_loop(blk->node, blk->vdev.loop);
 	notifier_add(block_resize_notifiers(blk->node), &blk->resized);
 }
 
+/* Likewise, back again. */
 static void detach_node(void *opaque)
 {
 	struct virtio_blk *blk = opaque;
@@ -377,9 +380,8 @@ bool virtio_blk_realize(struct virtio_blk *blk, struct vm *vm, const char *label
 		blk->drive->taken_by = NULL;
 		return false;
 	}
-	if (loop != vm->loop)
-		block_set_loop(blk->node, loop);
 	virtio_blk_io_init(blk);
+	block_drain(blk->node);
 	evloop_call(loop, attach_node, blk);
 	return true;
 }

@@ -400,6 +400,7 @@ static void place_modern(struct vdriver *d, struct vring *r, unsigned size)
 	r->desc = vguest_alloc(g, 16 * r->size, 4096);
 	r->avail = vguest_alloc(g, 6 + 2 * r->size, 4096);
 	r->used = vguest_alloc(g, 6 + 8 * r->size, 4096);
+	memset(vguest_ptr(g, r->desc), 0, g->next - r->desc);
 	if (d->msix)
 		vguest_out(g, false, d->common + 26, r->index + 1, 2);
 	vguest_out(g, false, d->common + 32, r->desc, 4);
@@ -422,6 +423,7 @@ static void place_legacy(struct vdriver *d, struct vring *r)
 	r->desc = vguest_alloc(g, 16 * r->size + 6 + 2 * r->size + 4096 + 6 + 8 * r->size, 4096);
 	r->avail = r->desc + 16 * r->size;
 	r->used = ALIGN_UP(r->avail + 6 + 2 * r->size, UINT64_C(4096));
+	memset(vguest_ptr(g, r->desc), 0, g->next - r->desc);
 	if (d->msix)
 		vguest_out(g, true, d->port + 22, r->index + 1, 2);
 	vguest_out(g, true, d->port + 8, r->desc >> 12, 4);
