@@ -162,6 +162,17 @@ const struct accel_desc *accel_find(const char *name);
 /* What -accel help prints. */
 void accel_help(FILE *out);
 
+/* What a board gives its vCPUs that brings interrupt controllers of its own (IRQCHIP_SPLIT). On the
+ * vCPU's thread. */
+struct vcpu_irq_ops {
+	/* The local APIC ended this level-triggered interrupt. */
+	void (*eoi)(void *opaque, uint8_t vector);
+	/* The 8259 at this CPU's LINT0: whether it has an interrupt, and which (that is taken then).
+	 * NULL, both: nothing is there. When its output rises the board calls vcpu_interrupt(). */
+	bool (*extint_pending)(void *opaque);
+	uint8_t (*extint_acknowledge)(void *opaque);
+};
+
 /*
  * The vCPU thread (vcpu.c): runs, dispatches exits on the buses, stops when asked. Fills in
  * vm->cpu_ops. The engine's struct begins with struct vcpu.
@@ -181,9 +192,10 @@ struct vcpu {
 	 * paused. */
 	bool (*reset)(struct vcpu *v, void *opaque);
 	void *reset_opaque;
-	/* MSR and EOI exits, for the board; may be NULL. */
+	/* The board's; may be NULL. */
 	bool (*msr_access)(struct vcpu *v, struct vcpu_exit *exit);
-	void (*eoi)(struct vcpu *v, uint8_t vector);
+	const struct vcpu_irq_ops *irq_ops;
+	void *irq_opaque;
 	struct vcpu *next;
 
 	/* vcpu.c's, under its lock unless atomic */
@@ -198,9 +210,13 @@ struct vcpu {
 bool vcpus_create(struct accel *a, unsigned count, const uint32_t *apic_ids, struct error **err);
 /* Starts the threads, paused. */
 bool vcpus_start(struct vm *vm, struct error **err);
-/* Stops and joins them, destroys the vCPUs. */
+/* Ends the threads. The vCPUs stay, for devices that still tell them something. */
+void vcpus_stop(struct vm *vm);
+/* Stops and destroys the vCPUs: no other thread knows of them any more. */
 void vcpus_destroy(struct vm *vm);
 struct vcpu *vcpu_get(struct vm *vm, unsigned index);
+/* Makes v look at its 8259 before it goes on in the guest. Any thread, under a lock or not. */
+void vcpu_interrupt(struct vcpu *v);
 /* Runs fn on the vCPU's thread, out of the guest, and waits. Main thread. */
 void vcpu_call(struct vcpu *v, void (*fn)(struct vcpu *v, void *opaque), void *opaque);
 

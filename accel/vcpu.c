@@ -106,8 +106,8 @@ static void serve(struct vcpu *v, struct vcpu_exit *e)
 		v->io_pending = true;
 		break;
 	case VCPU_EXIT_EOI:
-		if (v->eoi)
-			v->eoi(v, e->eoi_vector);
+		if (v->irq_ops)
+			v->irq_ops->eoi(v->irq_opaque, e->eoi_vector);
 		break;
 	case VCPU_EXIT_HLT:
 		wait_for_kick(v);
@@ -202,14 +202,20 @@ static void *vcpu_thread(void *opaque)
 	return NULL;
 }
 
+/* Lock held: gets another thread out of the guest. */
+static void kick(struct vcpu *v)
+{
+	if (v->thread_started && !atomic_load(&v->paused) &&
+	    !pthread_equal(v->thread, pthread_self()))
+		v->accel->ops->vcpu_kick(v);
+}
+
 /* Lock held: brings the thread to where it looks at what it is asked. */
 static void ask(struct vcpu *v)
 {
 	atomic_store(&v->attention, true);
 	pthread_cond_signal(&v->wake);
-	if (v->thread_started && !atomic_load(&v->paused) &&
-	    !pthread_equal(v->thread, pthread_self()))
-		v->accel->ops->vcpu_kick(v);
+	kick(v);
 }
 
 static void pause_all(struct vm *vm)
@@ -342,7 +348,7 @@ bool vcpus_start(struct vm *vm, struct error **err)
 	return true;
 }
 
-void vcpus_destroy(struct vm *vm)
+void vcpus_stop(struct vm *vm)
 {
 	struct vcpus *s = vcpus_of(vm);
 
@@ -353,10 +359,26 @@ void vcpus_destroy(struct vm *vm)
 	for (unsigned i = 0; i < s->count; i++)
 		ask(s->cpu[i]);
 	pthread_mutex_unlock(&s->lock);
-	for (unsigned i = 0; i < s->count; i++)
-		if (s->cpu[i]->thread_started)
-			pthread_join(s->cpu[i]->thread, NULL);
-	/* All threads have ended: none kicks another any more. */
+	for (unsigned i = 0; i < s->count; i++) {
+		struct vcpu *v = s->cpu[i];
+
+		if (!v->thread_started)
+			continue;
+		/* It parks before it ends, and who is parked is not kicked. */
+		pthread_join(v->thread, NULL);
+		pthread_mutex_lock(&s->lock);
+		v->thread_started = false;
+		pthread_mutex_unlock(&s->lock);
+	}
+}
+
+void vcpus_destroy(struct vm *vm)
+{
+	struct vcpus *s = vcpus_of(vm);
+
+	if (!s)
+		return;
+	vcpus_stop(vm);
 	vm->cpu_ops = NULL;
 	vm->cpus = NULL;
 	for (unsigned i = s->count; i-- > 0;) {
@@ -370,6 +392,15 @@ void vcpus_destroy(struct vm *vm)
 	pthread_cond_destroy(&s->parked);
 	pthread_mutex_destroy(&s->lock);
 	free(s);
+}
+
+void vcpu_interrupt(struct vcpu *v)
+{
+	struct vcpus *s = vcpus_of(v->accel->vm);
+
+	pthread_mutex_lock(&s->lock);
+	kick(v);
+	pthread_mutex_unlock(&s->lock);
 }
 
 void vcpu_call(struct vcpu *v, void (*fn)(struct vcpu *v, void *opaque), void *opaque)

@@ -50,14 +50,53 @@ static void split_gsi_set(struct irq_line *line, bool level)
 	irq_set(ioapic_input(b->ioapic, n == 0 ? 2 : n), level);
 }
 
-static void split_eoi(struct vcpu *v, uint8_t vector)
+static void split_eoi(void *opaque, uint8_t vector)
 {
-	struct q35 *b = v->reset_opaque ?
-				container_of((struct cpu_reset *)v->reset_opaque, struct q35,
-					     cpu_reset) : NULL;
+	struct q35 *b = opaque;
 
-	if (b)
-		ioapic_eoi(b->ioapic, vector);
+	ioapic_eoi(b->ioapic, vector);
+}
+
+static bool split_extint_pending(void *opaque)
+{
+	struct q35 *b = opaque;
+
+	return i8259_pending(b->pic);
+}
+
+static uint8_t split_extint_acknowledge(void *opaque)
+{
+	struct q35 *b = opaque;
+
+	return i8259_acknowledge(b->pic);
+}
+
+/* The PIC leads to the boot CPU alone, as other CPUs' LINT0 is masked on every PC. */
+static const struct vcpu_irq_ops split_boot_cpu_ops = {
+	.eoi = split_eoi,
+	.extint_pending = split_extint_pending,
+	.extint_acknowledge = split_extint_acknowledge,
+};
+static const struct vcpu_irq_ops split_cpu_ops = { .eoi = split_eoi };
+
+static void pic_output_set(struct irq_line *line, bool level)
+{
+	struct q35 *b = line->opaque;
+
+	if (level)
+		vcpu_interrupt(vcpu_get(b->vm, 0));
+}
+
+static bool make_pic(struct q35 *b, struct error **err)
+{
+	b->pic_output = (struct irq_line){ .set = pic_output_set, .opaque = b };
+	b->pic = device_new(b->vm, &i8259_desc, NULL);
+	i8259_set_output(b->pic, &b->pic_output);
+	if (device_realize(b->pic, &b->isa, err))
+		return true;
+	device_free(b->pic);
+	b->pic = NULL;
+	return false;
 }
 
 static bool make_interrupts(struct q35 *b, struct error **err)
@@ -71,8 +110,7 @@ static bool make_interrupts(struct q35 *b, struct error **err)
 		return true;
 	}
 	b->ioapic = add(b, &ioapic_desc, NULL, NULL, err);
-	b->pic = b->ioapic ? add(b, &i8259_desc, &b->isa, NULL, err) : NULL;
-	if (!b->pic)
+	if (!b->ioapic || !make_pic(b, err))
 		return false;
 	for (unsigned i = 0; i < ARRAY_SIZE(vm->gsi); i++) {
 		b->split_gsi[i] =
@@ -110,8 +148,10 @@ static bool make_cpus(struct q35 *b, struct error **err)
 
 		v->reset = cpu_reset;
 		v->reset_opaque = &b->cpu_reset;
-		if (b->accel->config.irqchip == IRQCHIP_SPLIT)
-			v->eoi = split_eoi;
+		if (b->accel->config.irqchip == IRQCHIP_SPLIT) {
+			v->irq_ops = i ? &split_cpu_ops : &split_boot_cpu_ops;
+			v->irq_opaque = b;
+		}
 		if (!cpu_type_apply(b->cpu_type, v, err))
 			return false;
 	}

@@ -72,7 +72,7 @@ struct q35 {
 	struct bus isa;
 	struct device *mch, *lpc, *rtc, *fw_cfg_dev, *ahci;
 	struct device *pic, *ioapic; /* split irqchip */
-	struct irq_line split_gsi[24];
+	struct irq_line split_gsi[24], pic_output;
 	struct fw_cfg *fw_cfg;
 
 	struct boot_source *boot;

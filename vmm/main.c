@@ -296,10 +296,11 @@ static bool start(struct program *p, struct error **err)
 static void finish(struct program *p)
 {
 	if (p->vm_ready) {
-		vcpus_destroy(&p->vm);
+		vcpus_stop(&p->vm);
 		control_free(p->control);
 		q35_free(p->board);
 		resources_close(&p->resources);
+		vcpus_destroy(&p->vm);
 		if (p->accel)
 			p->accel->ops->destroy(p->accel);
 		chardevs_destroy(&p->chardevs);

@@ -90,6 +90,7 @@ struct kvm_vcpu {
 	int fd;
 	struct kvm_run *run;
 	bool pristine; /* registers that reset_rest() writes are as KVM made them */
+	int extint;    /* vector taken from the board's 8259 and not from us yet, or -1 */
 	int run_errno; /* why KVM_RUN failed, if it did */
 	struct kvm_vcpu *next;
 };

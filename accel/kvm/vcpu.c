@@ -33,6 +33,7 @@ struct vcpu *kvm_vcpu_create(struct accel *a, unsigned index, uint32_t apic_id, 
 	kv->base.index = index;
 	kv->base.apic_id = apic_id;
 	kv->pristine = true;
+	kv->extint = -1;
 	kv->fd = kvm_ioctl_value(k->vm_fd, KVM_CREATE_VCPU, apic_id);
 	if (kv->fd < 0) {
 		error_set_errno(err, kv->fd, "KVM cannot create CPU %u (APIC ID %u)", index,
@@ -165,10 +166,37 @@ static void decode(struct kvm_run *run, struct vcpu_exit *exit)
 	}
 }
 
+/*
+ * An 8259 of the board's at LINT0 (Linux: api.rst, KVM_INTERRUPT and struct kvm_run). KVM says after
+ * each run whether the guest and its local APIC take such an interrupt now; if not, it is told to
+ * come back when they do. A kick can be quicker than KVM's delivery of the vector that it has; then
+ * it takes no other yet.
+ */
+static void offer_extint(struct kvm_vcpu *kv)
+{
+	const struct vcpu_irq_ops *ops = kv->base.irq_ops;
+	void *opaque = kv->base.irq_opaque;
+	bool waiting = kv->extint >= 0 || ops->extint_pending(opaque);
+
+	if (waiting && kv->run->ready_for_interrupt_injection) {
+		struct kvm_interrupt intr;
+
+		if (kv->extint < 0)
+			kv->extint = ops->extint_acknowledge(opaque);
+		intr.irq = kv->extint;
+		if (kvm_ioctl(kv->fd, KVM_INTERRUPT, &intr) != -EEXIST)
+			kv->extint = -1;
+		waiting = kv->extint >= 0 || ops->extint_pending(opaque);
+	}
+	kv->run->request_interrupt_window = waiting;
+}
+
 void kvm_vcpu_run(struct vcpu *v, struct vcpu_exit *exit)
 {
 	struct kvm_vcpu *kv = to_kvm_vcpu(v);
 
+	if (v->irq_ops && v->irq_ops->extint_pending)
+		offer_extint(kv);
 	kv->pristine = false;
 	if (!ioctl(kv->fd, KVM_RUN, 0)) {
 		kv->run_errno = 0;

@@ -358,6 +358,7 @@ static int reset_rest(struct vcpu *v)
 	};
 	int ret;
 
+	kv->extint = -1;
 	if (kv->pristine)
 		return 0;
 	if (kvm_check(kv->accel, KVM_CAP_X86_SMM))

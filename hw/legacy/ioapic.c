@@ -104,13 +104,13 @@ static void input_set(struct irq_line *line, bool level)
 	pthread_mutex_unlock(&a->lock);
 }
 
+/* Masked or not: an interrupt may be masked while it is being served, and its end matters then. */
 static void tell_pin(struct ioapic *a, unsigned pin)
 {
 	struct msi_msg msg = message(a->entry[pin]);
 
 	if (a->dev.vm->msi)
-		msi_ioapic_pin(a->dev.vm->msi, pin,
-			       a->entry[pin] & ENTRY_MASKED ? NULL : &msg);
+		msi_ioapic_pin(a->dev.vm->msi, pin, &msg);
 }
 
 static void end_of_interrupt(struct ioapic *a, uint8_t vector)

@@ -177,6 +177,73 @@ piece pit
 	jmp 1b
 end_piece pit
 
+	/* As count_vectors, for interrupts of the 8259s. */
+piece count_pic
+	push rax
+	push rdx
+	mov rax, [rsp + 16]
+	mov edx, DATA + 0x800
+	inc dword ptr [rdx + rax * 4]
+	mov al, 0x20
+	out 0xa0, al
+	out 0x20, al
+	pop rdx
+	pop rax
+	add rsp, 8
+	iretq
+end_piece count_pic
+
+	/* 8259s at vectors 0x40 and 0x48, all inputs open. */
+	.macro pic_init
+	mov al, 0x11
+	out 0x20, al
+	out 0xa0, al
+	mov al, 0x40
+	out 0x21, al
+	mov al, 0x48
+	out 0xa1, al
+	mov al, 4
+	out 0x21, al
+	mov al, 2
+	out 0xa1, al
+	mov al, 1
+	out 0x21, al
+	out 0xa1, al
+	xor eax, eax
+	out 0x21, al
+	out 0xa1, al
+	.endm
+
+	/* Takes the 8259's interrupts, asleep. */
+piece pic
+	apic_on
+	pic_init
+	sti
+	out 0xf4, al
+1:	hlt
+	jmp 1b
+end_piece pic
+
+	/* Takes them once DATA says so, and at LINT0 once DATA + 4 says so. */
+piece pic_late
+	apic_on
+	mov dword ptr [rax - 0xf0 + 0x350], 0x10000
+	pic_init
+	out 0xf4, al
+	mov ebx, DATA
+1:	pause
+	cmp dword ptr [rbx], 0
+	je 1b
+	sti
+2:	pause
+	cmp dword ptr [rbx + 4], 0
+	je 2b
+	mov eax, APIC + 0x350
+	mov dword ptr [rax], 0x700
+3:	inc dword ptr [rbx + 8]
+	jmp 3b
+end_piece pic_late
+
 	/* CPU 0 wakes CPU 1, whose real-mode code the test put at 0x70000. */
 piece start_up
 	apic_on

@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "hw/legacy/legacy.h"
 #include "tests/guest/guest.h"
 #include "vmm/core/util.h"
 
@@ -28,6 +29,9 @@ GUEST_CODE_PIECE(interrupts);
 GUEST_CODE_PIECE(interrupts_awake);
 GUEST_CODE_PIECE(ioapic);
 GUEST_CODE_PIECE(pit);
+GUEST_CODE_PIECE(count_pic);
+GUEST_CODE_PIECE(pic);
+GUEST_CODE_PIECE(pic_late);
 GUEST_CODE_PIECE(start_up);
 GUEST_CODE_PIECE(real_mode);
 GUEST_CODE_PIECE(legacy_chips);
@@ -354,7 +358,7 @@ static void test_level_line(void **state)
 
 static _Atomic int eoi_vector;
 
-static void note_eoi(struct vcpu *v, uint8_t vector)
+static void note_eoi(void *opaque, uint8_t vector)
 {
 	atomic_store(&eoi_vector, vector);
 }
@@ -367,6 +371,7 @@ static bool eoi_came(struct guest *g)
 /* A board's own I/O APIC hears of the end of its level-triggered interrupts, and of no others. */
 static void test_split_eoi(void **state)
 {
+	static const struct vcpu_irq_ops irq_ops = { .eoi = note_eoi };
 	struct msi_msg level = { 0xfee00000, 0xc045 };
 	struct guest g;
 
@@ -374,7 +379,7 @@ static void test_split_eoi(void **state)
 	atomic_store(&eoi_vector, 0);
 	guest_create(&g, &(struct guest_config){ CODE(interrupts_awake), HANDLER(count_vectors),
 						 .irqchip = IRQCHIP_SPLIT });
-	vcpu_get(&g.vm, 0)->eoi = note_eoi;
+	vcpu_get(&g.vm, 0)->irq_ops = &irq_ops;
 	assert_int_equal(g.accel->ops->irq_set(g.accel, 5, true), -ENOSYS);
 	assert_true(guest_run(&g));
 	msi_send(g.vm.msi, message(0x41), 0);
@@ -386,6 +391,159 @@ static void test_split_eoi(void **state)
 	assert_int_equal(atomic_load(&eoi_vector), 0x45);
 	assert_int_equal(vector_count(&g, 0x45), 1);
 	msi_ioapic_pin(g.vm.msi, 5, NULL);
+	guest_destroy(&g);
+}
+
+/* A board's own 8259s at the boot CPU's LINT0. */
+static void pic_eoi(void *opaque, uint8_t vector)
+{
+}
+
+static bool pic_pending(void *opaque)
+{
+	return i8259_pending(opaque);
+}
+
+static uint8_t pic_acknowledge(void *opaque)
+{
+	return i8259_acknowledge(opaque);
+}
+
+static void pic_output(struct irq_line *line, bool level)
+{
+	struct guest *g = line->opaque;
+
+	if (level)
+		vcpu_interrupt(vcpu_get(&g->vm, 0));
+}
+
+static struct device *add_pic(struct guest *g, struct irq_line *output)
+{
+	static const struct vcpu_irq_ops irq_ops = {
+		.eoi = pic_eoi,
+		.extint_pending = pic_pending,
+		.extint_acknowledge = pic_acknowledge,
+	};
+	struct device *pic = device_new(&g->vm, &i8259_desc, NULL);
+	struct vcpu *v = vcpu_get(&g->vm, 0);
+
+	*output = (struct irq_line){ .set = pic_output, .opaque = g };
+	i8259_set_output(pic, output);
+	assert_true(device_realize(pic, NULL, NULL));
+	v->irq_opaque = pic;
+	v->irq_ops = &irq_ops;
+	return pic;
+}
+
+static bool vector_48(struct guest *g)
+{
+	return vector_count(g, 0x48);
+}
+
+static void test_split_pic(void **state)
+{
+	struct irq_line output;
+	struct device *pic;
+	struct guest g;
+
+	need_kvm();
+	guest_create(&g, &(struct guest_config){ CODE(pic), HANDLER(count_pic),
+						 .irqchip = IRQCHIP_SPLIT });
+	pic = add_pic(&g, &output);
+	irq_set(i8259_input(pic, 3), true);
+	irq_set(i8259_input(pic, 3), false); /* gone before anybody looks */
+	assert_true(guest_run(&g));
+	irq_set(i8259_input(pic, 1), true);
+	assert_true(guest_wait(&g, vector_41));
+	irq_set(i8259_input(pic, 8), true);
+	assert_true(guest_wait(&g, vector_48));
+	/* They are edges. */
+	irq_set(i8259_input(pic, 1), true);
+	irq_set(i8259_input(pic, 2 + 3), true);
+	assert_true(guest_wait(&g, vector_45));
+	assert_int_equal(vector_count(&g, 0x41), 1);
+	assert_int_equal(vector_count(&g, 0x48), 1);
+	assert_int_equal(vector_count(&g, 0x43), 0);
+	/* A reset while it sleeps forgets what it was told. */
+	memset(guest_data(&g, 0x800), 0, 1024);
+	assert_true(guest_rerun(&g));
+	irq_set(i8259_input(pic, 1), false);
+	irq_set(i8259_input(pic, 1), true);
+	assert_true(guest_wait(&g, vector_41));
+	assert_int_equal(vector_count(&g, 0x45) + vector_count(&g, 0x48), 0);
+	guest_destroy(&g);
+}
+
+static bool goes_on(struct guest *g)
+{
+	return data32(g, 8);
+}
+
+/* While interrupts are off, and while LINT0 is masked, none is taken from the 8259. */
+static void test_split_pic_late(void **state)
+{
+	uint32_t *data;
+	struct irq_line output;
+	struct device *pic;
+	struct guest g;
+
+	need_kvm();
+	guest_create(&g, &(struct guest_config){ CODE(pic_late), HANDLER(count_pic),
+						 .irqchip = IRQCHIP_SPLIT });
+	data = guest_data(&g, 0);
+	pic = add_pic(&g, &output);
+	assert_true(guest_run(&g));
+	irq_set(i8259_input(pic, 1), true);
+	usleep(5000);
+	assert_int_equal(vector_count(&g, 0x41), 0);
+	assert_true(i8259_pending(pic));
+	data[0] = 1;
+	g.vm.cpu_ops->kick_all(&g.vm);
+	usleep(5000);
+	assert_int_equal(vector_count(&g, 0x41), 0);
+	assert_true(i8259_pending(pic));
+	data[1] = 1;
+	assert_true(guest_wait(&g, vector_41));
+	assert_true(guest_wait(&g, goes_on));
+	assert_int_equal(vector_count(&g, 0x41), 1);
+	assert_false(i8259_pending(pic));
+	guest_destroy(&g);
+}
+
+static uint32_t pic_expected;
+
+static bool pic_caught_up(struct guest *g)
+{
+	return vector_count(g, 0x41) == pic_expected && vector_count(g, 0x4c) == pic_expected;
+}
+
+/* None is lost, none comes twice, whatever kicks the CPU meanwhile. */
+static void test_split_pic_storm(void **state)
+{
+	struct irq_line output;
+	struct device *pic;
+	struct guest g;
+
+	need_kvm();
+	guest_create(&g, &(struct guest_config){ CODE(pic), HANDLER(count_pic),
+						 .irqchip = IRQCHIP_SPLIT });
+	pic = add_pic(&g, &output);
+	assert_true(guest_run(&g));
+	for (pic_expected = 1; pic_expected <= 500; pic_expected++) {
+		irq_set(i8259_input(pic, 1), false);
+		irq_set(i8259_input(pic, 12), false);
+		irq_set(i8259_input(pic, 12), true);
+		if (pic_expected % 3 == 0)
+			g.vm.cpu_ops->kick_all(&g.vm);
+		irq_set(i8259_input(pic, 1), true);
+		for (unsigned i = 0; i < pic_expected % 4; i++)
+			vcpu_interrupt(vcpu_get(&g.vm, 0));
+		if (pic_expected % 7 == 0) {
+			vm_stop(&g.vm, RUN_STATE_PAUSED);
+			vm_start(&g.vm);
+		}
+		assert_true(guest_wait(&g, pic_caught_up));
+	}
 	guest_destroy(&g);
 }
 
@@ -992,6 +1150,9 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_many_routes),
 		cmocka_unit_test(test_level_line),
 		cmocka_unit_test(test_split_eoi),
+		cmocka_unit_test(test_split_pic),
+		cmocka_unit_test(test_split_pic_late),
+		cmocka_unit_test(test_split_pic_storm),
 		cmocka_unit_test(test_pit),
 		cmocka_unit_test(test_start_up),
 		cmocka_unit_test(test_triple_fault),
