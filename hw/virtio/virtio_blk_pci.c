@@ -66,8 +66,35 @@ static const struct prop_set props_fixed_mode[] = {
 	{ NULL, 0 },
 };
 
+static bool post_load(void *object, unsigned version, struct error **err)
+{
+	struct virtio_blk_pci *d = object;
+
+	evloop_post(d->blk.vdev.loop, &d->blk.writeback_work);
+	return true;
+}
+
+static const struct state_field state_fields[] = {
+	{ .name = "virtio-pci",
+	  .type = STATE_STRUCT,
+	  .offset = offsetof(struct virtio_blk_pci, vpci),
+	  .size = sizeof(struct virtio_pci),
+	  .desc = &virtio_pci_state },
+	{ .name = "writeback",
+	  .type = STATE_BOOL,
+	  .offset = offsetof(struct virtio_blk_pci, blk.writeback) },
+	{ .type = STATE_END },
+};
+
+static const struct state_desc blk_state = {
+	.name = "virtio-blk",
+	.version = 1,
+	.fields = state_fields,
+	.post_load = post_load,
+};
+
 #define COMMON                                                                            \
-	.bus = "pci", .size = sizeof(struct virtio_blk_pci), .state = &virtio_pci_state, \
+	.bus = "pci", .size = sizeof(struct virtio_blk_pci), .state = &blk_state, \
 	.hotpluggable = true, .realize = realize, .reset = virtio_pci_reset,              \
 	.unplug = pci_device_unplug, .unrealize = unrealize
 

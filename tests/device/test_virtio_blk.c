@@ -10,6 +10,7 @@
 
 #include "hw/virtio/virtio_blk.h"
 #include "tests/lib/fake_block.h"
+#include "tests/lib/state_copy.h"
 #include "tests/lib/vblk.h"
 
 enum { DISK = 8 << 20, CONFIG_WRITEBACK = 32 };
@@ -903,6 +904,60 @@ static void kicks_are_saved_while_it_works(void **state)
 	assert_int_equal(fake_block_count(f->node, BLOCK_READ), 2);
 }
 
+/* ---- state ---- */
+
+static void another_device_goes_on_where_this_one_was(void **state)
+{
+	struct fixture *f = *state, *to;
+	static uint8_t saved[65536];
+	struct error *err = NULL;
+	struct vblk_req req;
+	size_t len;
+	void *other;
+
+	start(f, NULL);
+	check_works(f);
+	vdriver_config_write(&f->d, CONFIG_WRITEBACK, 0, 1);
+	/* One that nobody has looked at yet, and one that is in flight. */
+	f->node->hold = true;
+	vblk_add(f->q, &req, VIRTIO_BLK_T_IN, 9, f->buf, 512, 1, false);
+	vring_kick(f->q);
+	vguest_settle(&f->g);
+	vm_stop(&f->g.vm, RUN_STATE_PAUSED);
+	vblk_add(f->q, &req, VIRTIO_BLK_T_IN, 20, f->buf + 4096, 512, 1, false);
+	vring_kick(f->q);
+	vguest_settle(&f->g);
+	vring_set_used_event(f->q, 2);
+	len = state_save(f->dev->desc->state, f->dev, saved, sizeof(saved));
+
+	setup(&other);
+	to = other;
+	to->dev = vguest_add(&to->g, &virtio_blk_pci_desc, "drive=d0", NULL);
+	memcpy(to->g.ram, f->g.ram, to->g.next > f->g.next ? to->g.next : f->g.next);
+	to->g.next = f->g.next;
+	if (!state_load(to->dev->desc->state, to->dev, saved, len, &err))
+		fail_msg("%s", error_message(err));
+	vm_stop(&to->g.vm, RUN_STATE_PAUSED);
+	to->g.vm.state = RUN_STATE_PAUSED;
+	vm_start(&to->g.vm);
+	vguest_settle(&to->g);
+	vdriver_open(&to->d, &to->g, to->dev, false);
+	to->d.features = f->d.features;
+	to->d.msix = true;
+	to->d.rings[0] = f->d.rings[0];
+	to->q = &to->d.rings[0];
+	to->q->d = &to->d;
+	assert_int_equal(vblk_status(to->q, &req), VIRTIO_BLK_S_OK);
+	assert_memory_equal(vguest_ptr(&to->g, f->buf + 4096), to->node->data + 20 * 512, 512);
+	assert_int_equal(to->g.msi[1], 1);
+	assert_int_equal(to->g.vm.mmio.doorbell_count, 1);
+	assert_false(to->node->writeback);
+	for (int i = 0; i < 2; i++)
+		assert_true(vring_used(to->q, NULL, NULL));
+	check_works(to);
+	teardown(&other);
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -939,6 +994,7 @@ int main(void)
 		TEST(many_queues_in_an_iothread),
 		TEST(a_polling_loop_needs_no_kicks),
 		TEST(kicks_are_saved_while_it_works),
+		TEST(another_device_goes_on_where_this_one_was),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
