@@ -333,6 +333,39 @@ static void extended_capabilities(void **state)
 	assert_int_equal(pci_find_capability(&t->pci, PCI_CAP_SATA), 0);
 }
 
+/* Loaded bytes: what a guest can write is taken, the rest is the device's own. */
+static void loaded_state(void **state)
+{
+	struct pci_machine *m = *state;
+	struct pci_test *t = add(m, "addr=3,vectors=2,msi=1");
+
+	memset(t->pci.config, 0xff, sizeof(t->pci.config));
+	pci_set32(t->pci.config + PCI_BAR0 + 4, 0xd0000123);
+	pci_set16(t->pci.config + t->pci.pm_pos + PCI_PM_CTRL, 0);
+	memset(t->pci.msix.vectors[1].entry, 0xff, PCI_MSIX_ENTRY_SIZE);
+	t->pci.intx_level = true;
+	assert_true(pci_device_state.post_load(t, 1, NULL));
+	assert_int_equal(pci_cfg_read(m, 0, at, 0, 4), PCI_TEST_DEVICE << 16 | PCI_TEST_VENDOR);
+	assert_int_equal(pci_cfg_read(m, 0, at, PCI_COMMAND, 2), 0x0547);
+	assert_int_equal(pci_mem_read(m, 0xd0000000, 4), 0);
+	assert_int_equal(pci_mem_read(m, 0xd0000000 + PCI_TEST_MSIX_TABLE + 28, 4), 1);
+	/* Messages are enabled, so that the pin's level does not show. */
+	assert_true(pci_msix_enabled(&t->pci) && pci_msi_enabled(&t->pci));
+	assert_false(m->input[3]);
+	pci_set16(t->pci.config + PCI_COMMAND, 0);
+	pci_set16(t->pci.config + t->pci.msi.pos + PCI_MSI_FLAGS, 0);
+	pci_set16(t->pci.config + t->pci.msix.pos + PCI_MSIX_FLAGS, 0);
+	assert_true(pci_device_state.post_load(t, 1, NULL));
+	assert_true(m->input[3]);
+	assert_int_equal(pci_mem_read(m, 0xd0000000, 4), 0xffffffff);
+	/* A reset that was due when it was saved comes after it is loaded. */
+	t->pci.resetting = true;
+	assert_true(pci_device_state.post_load(t, 1, NULL));
+	assert_int_equal(pci_cfg_read(m, 0, at, 0, 4), 0xffffffff);
+	pci_machine_settle(m);
+	assert_int_equal(t->resets, 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -350,6 +383,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(machine_reset, setup, teardown),
 		cmocka_unit_test_setup_teardown(function_level_reset, setup, teardown),
 		cmocka_unit_test_setup_teardown(extended_capabilities, setup, teardown),
+		cmocka_unit_test_setup_teardown(loaded_state, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,6 +8,8 @@
 
 #include <cmocka.h>
 
+#include <pthread.h>
+#include <sched.h>
 #include <string.h>
 
 #include "tests/lib/pci_machine.h"
@@ -346,6 +348,68 @@ static void port_with_a_tree(void **state)
 	assert_null(device_find(&f->m.vm, "br"));
 }
 
+/* A processor that looks at everything all the time, while cards come and go. */
+struct watcher {
+	struct fixture *f;
+	struct io_reader reader;
+	_Atomic bool stop;
+	_Atomic unsigned turns, seen;
+};
+
+static void *watch(void *opaque)
+{
+	struct watcher *w = opaque;
+	struct pci_machine *m = &w->f->m;
+	uint32_t value;
+
+	for (; !w->stop; w->turns++) {
+		w->seen += pci_config_read(&m->root, 1, 0, 0, 2) == PCI_TEST_VENDOR;
+		for (unsigned reg = 0; reg < 0x40; reg += 4)
+			pci_config_read(&m->root, 1, 0, reg, 4);
+		pci_config_write(&m->root, 1, 0, PCI_BAR0 + 4, 0xd0000000, 4);
+		pci_config_write(&m->root, 1, 0, PCI_COMMAND, 6, 2);
+		value = 1;
+		io_bus_write(&m->vm.mmio, &w->reader, 0xd0000000, &value, 4);
+		io_bus_read(&m->vm.mmio, &w->reader, 0xd0000000, &value, 4);
+		value = 0;
+		io_bus_write(&m->vm.mmio, &w->reader, 0xd000080c, &value, 4);
+	}
+	return NULL;
+}
+
+static void come_and_go(void **state)
+{
+	struct fixture *f = *state;
+	static struct watcher w;
+	pthread_t thread;
+
+	w.f = f;
+	drive(f);
+	io_reader_register(&f->m.vm.mmio, &w.reader);
+	assert_int_equal(pthread_create(&thread, NULL, watch, &w), 0);
+	for (unsigned i = 0; i < 200; i++) {
+		struct error *err = NULL;
+		unsigned turn;
+		struct device *dev = pci_machine_try(&f->m, &pci_test_desc, "t",
+						     &pci_machine_bus(f->port)->bus,
+						     "express=on,vectors=4", true, &err);
+
+		assert_non_null(dev);
+		set(f, PCI_EXP_SLTCTL, get(f, PCI_EXP_SLTCTL) & ~PCI_EXP_SLTCTL_PCC);
+		for (turn = w.turns; w.turns < turn + 2;)
+			sched_yield();
+		pci_msix_notify(pci_device_of(dev), 0);
+		assert_true(device_unplug(dev, NULL));
+		set(f, PCI_EXP_SLTCTL, get(f, PCI_EXP_SLTCTL) | PCI_EXP_SLTCTL_PCC);
+		pci_machine_settle(&f->m);
+		assert_null(device_find(&f->m.vm, "t"));
+	}
+	w.stop = true;
+	pthread_join(thread, NULL);
+	assert_true(w.seen > 0);
+	io_reader_unregister(&f->m.vm.mmio, &w.reader);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -361,6 +425,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(without_hotplug, setup, teardown),
 		cmocka_unit_test_setup_teardown(several_functions, setup, teardown),
 		cmocka_unit_test_setup_teardown(port_with_a_tree, setup, teardown),
+		cmocka_unit_test_setup_teardown(come_and_go, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
