@@ -156,3 +156,49 @@ bool img_create_file(const char *filename, const char *format, const struct bloc
 		error_prefix(err, "%s: ", filename);
 	return ok;
 }
+
+int img_resolve(struct block_node *top, uint64_t start, uint64_t bytes, struct img_range *e)
+{
+	struct block_node *node = top;
+	struct block_extent x = {0};
+	unsigned depth = 0;
+
+	*e = (struct img_range){.start = start};
+	for (;;) {
+		int ret = block_status(node, start, bytes, &x);
+
+		if (ret)
+			return ret;
+		bytes = MIN(bytes, x.bytes);
+		if (x.allocated || !node->backing)
+			break;
+		if (start >= node->backing->length) {
+			break; /* nothing is below: zero */
+		}
+		bytes = MIN(bytes, node->backing->length - start);
+		node = node->backing;
+		depth++;
+	}
+	e->length = bytes;
+	e->depth = depth;
+	e->present = x.allocated;
+	e->zero = x.zero || !x.allocated;
+	e->data = x.data;
+	e->has_offset = x.has_offset;
+	e->offset = x.offset;
+	e->filename = block_filename(node);
+	return 0;
+}
+
+void img_progress(struct img_progress *p, uint64_t done, uint64_t all)
+{
+	int now = all ? (int)(done * 10000.0 / all) : 10000;
+
+	if (!p->on || (now < p->last + 100 && done < all))
+		return;
+	p->last = now;
+	printf("    (%.2f/100%%)\r", now / 100.0);
+	if (done >= all)
+		printf("\n");
+	fflush(stdout);
+}

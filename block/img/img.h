@@ -44,4 +44,20 @@ bool img_create_file(const char *filename, const char *format, const struct bloc
 enum img_output { OUTPUT_HUMAN, OUTPUT_JSON };
 bool img_parse_output(const char *s, enum img_output *out);
 
+/* A range of the disk that comes from one layer in one way. */
+struct img_range {
+	uint64_t start, length, offset;
+	unsigned depth; /* 0: the top image */
+	bool present, zero, data, has_offset;
+	const char *filename;
+};
+int img_resolve(struct block_node *top, uint64_t start, uint64_t bytes, struct img_range *e);
+
+/* -p: prints how far it got, now and then. */
+struct img_progress {
+	bool on;
+	int last; /* hundredths of a per cent */
+};
+void img_progress(struct img_progress *p, uint64_t done, uint64_t all);
+
 #endif

@@ -198,55 +198,14 @@ int img_info(struct evloop *loop, int argc, char **argv)
 	return 0;
 }
 
-/* One line of a map: which layer has the range, and where. */
-struct entry {
-	uint64_t start, length, offset;
-	unsigned depth;
-	bool present, zero, data, has_offset;
-	const char *filename;
-};
-
-static int resolve(struct block_node *top, uint64_t start, uint64_t bytes, struct entry *e)
-{
-	struct block_node *node = top;
-	struct block_extent x = {0};
-	unsigned depth = 0;
-
-	*e = (struct entry){.start = start};
-	for (;;) {
-		int ret = block_status(node, start, bytes, &x);
-
-		if (ret)
-			return ret;
-		bytes = MIN(bytes, x.bytes);
-		if (x.allocated || !node->backing)
-			break;
-		if (start >= node->backing->length) {
-			break; /* nothing is below: zero */
-		}
-		bytes = MIN(bytes, node->backing->length - start);
-		node = node->backing;
-		depth++;
-	}
-	e->length = bytes;
-	e->depth = depth;
-	e->present = x.allocated;
-	e->zero = x.zero || !x.allocated;
-	e->data = x.data;
-	e->has_offset = x.has_offset;
-	e->offset = x.offset;
-	e->filename = block_filename(node);
-	return 0;
-}
-
-static bool joins(const struct entry *a, const struct entry *b)
+static bool joins(const struct img_range *a, const struct img_range *b)
 {
 	return a->depth == b->depth && a->present == b->present && a->zero == b->zero &&
 	       a->data == b->data && a->has_offset == b->has_offset &&
 	       (!a->has_offset || a->offset + a->length == b->offset);
 }
 
-static void print_entry(const struct entry *e, enum img_output output, bool first)
+static void print_entry(const struct img_range *e, enum img_output output, bool first)
 {
 	if (output == OUTPUT_HUMAN) {
 		if (e->data && !e->zero && e->has_offset)
@@ -269,13 +228,13 @@ static void print_entry(const struct entry *e, enum img_output output, bool firs
 static int map(struct block_node *node, uint64_t at, uint64_t length, enum img_output output)
 {
 	uint64_t end = MIN(length, block_length(node) - MIN(at, block_length(node))) + at;
-	struct entry last = {0}, e;
+	struct img_range last = {0}, e;
 	bool first = true;
 	int ret = 0;
 
 	if (output == OUTPUT_HUMAN)
 		printf("%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to", "File");
-	while (at < end && !(ret = resolve(node, at, end - at, &e))) {
+	while (at < end && !(ret = img_resolve(node, at, end - at, &e))) {
 		at += e.length;
 		if (last.length && joins(&last, &e)) {
 			last.length += e.length;

@@ -15,6 +15,8 @@ static const struct {
 	const char *help;
 } commands[] = {
 	{"check", img_check, "find and repair leaks and corruptions"},
+	{"compare", img_compare, "whether two images have the same contents"},
+	{"convert", img_convert, "copy an image into another format"},
 	{"create", img_create, "make a new image"},
 	{"info", img_info, "tell about an image"},
 	{"io", img_io, "read and write by commands"},

@@ -347,6 +347,21 @@ static int map_now(struct qcow2 *s, uint64_t offset, uint64_t bytes, struct qmap
 	return ret;
 }
 
+/* A cluster may be a hole in the file, after preallocation for one. */
+static void look_for_hole(struct qcow2 *s, struct block_extent *out)
+{
+	struct block_extent in_file;
+
+	if (out->offset >= s->file->length) {
+		out->zero = s->file->zero_past_end;
+		return;
+	}
+	if (block_status(s->file, out->offset, out->bytes, &in_file))
+		return;
+	out->bytes = MIN(out->bytes, in_file.bytes);
+	out->zero = in_file.zero;
+}
+
 static int qcow2_status(struct block_node *node, uint64_t offset, uint64_t bytes,
 			struct block_extent *out)
 {
@@ -368,6 +383,8 @@ static int qcow2_status(struct block_node *node, uint64_t offset, uint64_t bytes
 	out->offset = map.host;
 	if (map.type == Q_ZERO_ALLOC)
 		out->offset += offset & (s->cluster_size - 1);
+	if (map.type == Q_DATA)
+		look_for_hole(s, out);
 	return 0;
 }
 
