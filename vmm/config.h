@@ -143,7 +143,8 @@ struct vm_config {
 	struct config_serial serials[4];
 	struct config_monitor *monitors;
 	size_t monitor_count;
-	int escape_char; /* -echr: 1 is Ctrl-A */
+	int escape_char;     /* -echr: 1 is Ctrl-A */
+	bool console_hidden; /* nothing was said about serial port, monitor or screen: worth a hint */
 
 	struct config_list objects;   /* opts have "qom-type" and "id" */
 	struct config_list blockdevs; /* for block_open_blockdev() as they are */

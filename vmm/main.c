@@ -335,6 +335,8 @@ int main(int argc, char **argv)
 		status = 1;
 		if (!start(&p, &err))
 			break;
+		if (p.config.console_hidden)
+			log_info("nothing shows the guest's console; -nographic does, here");
 		if (!p.config.start_paused)
 			vm_start(&p.vm);
 		evloop_run(p.loop);

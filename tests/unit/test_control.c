@@ -289,19 +289,71 @@ static void test_misbehaviour(void **state)
 	free(big);
 }
 
+/* A client that never reads loses its connection. */
 static void test_deaf_client(void **state)
 {
 	struct fixture *x = *state;
 
 	negotiate(x);
 	for (int i = 0; i < 200000 && x->fd >= 0; i++) {
-		vm_send_event(&x->vm, &(struct vm_event){ .kind = VM_EVENT_RTC_CHANGE, .value = i });
+		vm_send_event(&x->vm, &(struct vm_event){ .kind = VM_EVENT_POWERDOWN });
 		evloop_run_once(x->loop, 0);
 	}
 	while (evloop_run_once(x->loop, 0))
 		;
 	reconnect(x);
 	expect(x->text, "QMP");
+}
+
+static int64_t fake_time;
+
+static int64_t fake_now(const struct clock *clock)
+{
+	return fake_time;
+}
+
+/* What a guest can cause at will is told once a second, the newest. */
+static void test_throttle(void **state)
+{
+	static const struct clock clock = { fake_now };
+	struct fixture *x = *state;
+	const char *first;
+
+	/* A loop with a clock of ours in place of the fixture's. */
+	control_free(x->control);
+	chardevs_destroy(&x->chardevs);
+	vm_destroy(&x->vm);
+	evloop_free(x->loop);
+	x->loop = evloop_new(&clock, NULL);
+	vm_init(&x->vm, x->loop);
+	chardevs_init(&x->chardevs, x->loop);
+	x->control = control_new(&x->vm, &x->chardevs, &x->drives);
+	negotiate(x);
+	x->text[0] = '\0';
+	for (int i = 1; i <= 1000; i++)
+		vm_send_event(&x->vm, &(struct vm_event){ .kind = VM_EVENT_RTC_CHANGE, .value = i });
+	vm_send_event(&x->vm, &(struct vm_event){ .kind = VM_EVENT_TRAY_MOVED, .device = "a" });
+	vm_send_event(&x->vm, &(struct vm_event){ .kind = VM_EVENT_TRAY_MOVED, .device = "b" });
+	settle(x);
+	expect(x->text, "\"offset\": 1}");
+	first = strstr(x->text, "RTC_CHANGE");
+	assert_null(strstr(first + 1, "RTC_CHANGE"));
+	expect(x->text, "\"device\": \"a\"");
+	expect(x->text, "\"device\": \"b\"");
+	x->text[0] = '\0';
+	fake_time += NSEC_PER_SEC - 1;
+	settle(x);
+	assert_string_equal(x->text, "");
+	fake_time += 1;
+	settle(x);
+	expect(x->text, "\"offset\": 1000}");
+	x->text[0] = '\0';
+	fake_time += 2 * NSEC_PER_SEC;
+	settle(x);
+	assert_string_equal(x->text, "");
+	vm_send_event(&x->vm, &(struct vm_event){ .kind = VM_EVENT_RTC_CHANGE, .value = 7 });
+	settle(x);
+	expect(x->text, "\"offset\": 7}");
 }
 
 static void on_medium(struct drive *drive, void *opaque)
@@ -425,6 +477,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_cont, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_misbehaviour, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_deaf_client, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_throttle, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_medium, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_human, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_human_through_qmp, setup, teardown),

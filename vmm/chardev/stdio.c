@@ -42,11 +42,11 @@ static int own_descriptor(int fd, int mode, bool *blocking)
 
 static void stdio_closed(struct stream *s)
 {
-	/* End of input; or nobody reads any more, and what is written goes nowhere. */
-	if (s->in_fd >= 0)
-		stream_stop_input(s);
+	/* One end may go on without the other: "vmm ... </dev/null", "vmm ... | head". */
+	if (s->out_failed)
+		stream_stop_output(s);
 	else
-		stream_stop(s);
+		stream_stop_input(s);
 }
 
 static void stdio_destroy(struct chardev *c)

@@ -56,6 +56,7 @@ static ssize_t write_some(struct stream *s, const uint8_t *data, size_t len)
 static void output_failed(struct stream *s)
 {
 	s->out_len = 0;
+	s->out_failed = true;
 	evloop_post(s->loop, &s->closed_work);
 }
 
@@ -242,7 +243,7 @@ int stream_start(struct stream *s, int in_fd, int out_fd)
 	s->in_fd = in_fd;
 	s->out_fd = out_fd;
 	s->out_socket = out_fd >= 0 && !fstat(out_fd, &st) && S_ISSOCK(st.st_mode);
-	s->in_paused = false;
+	s->in_paused = s->out_failed = false;
 	s->in_polled = s->out_polled = false;
 	if (in_fd >= 0) {
 		ret = evloop_fd_add(s->loop, &s->in_ev, in_fd, EPOLLIN, on_in_event, s);
@@ -273,16 +274,22 @@ void stream_stop_input(struct stream *s)
 	s->in_fd = -1;
 }
 
-void stream_stop(struct stream *s)
+void stream_stop_output(struct stream *s)
 {
-	stream_stop_input(s);
 	evloop_unpost(s->loop, &s->closed_work);
 	if (s->out_polled)
 		evloop_fd_del(s->loop, &s->out_ev);
 	s->out_polled = false;
 	s->out_fd = -1;
 	s->out_len = s->out_start = 0;
+	s->out_failed = false;
 	tell_writable(s);
+}
+
+void stream_stop(struct stream *s)
+{
+	stream_stop_input(s);
+	stream_stop_output(s);
 }
 
 void stream_set_open(struct stream *s, bool open)

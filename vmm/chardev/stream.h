@@ -28,6 +28,7 @@ struct stream {
 	bool one_by_one;	    /* a blocking terminal: poll() promises one byte */
 	uint8_t out[CHARDEV_BUFFER];
 	size_t out_start, out_len;
+	bool out_failed;	    /* what closed() is about; else it is end of file */
 	/* End of file or a dead peer. Called from the loop, never from inside write. */
 	void (*closed)(struct stream *s);
 };
@@ -38,8 +39,9 @@ void stream_init(struct stream *s, struct evloop *loop, const struct chardev_ops
 int stream_start(struct stream *s, int in_fd, int out_fd);
 /* Ends that; what was buffered is dropped and the front end goes on. */
 void stream_stop(struct stream *s);
-/* No more input (end of file), output goes on. */
+/* No more input (end of file), output goes on; or the other way round. */
 void stream_stop_input(struct stream *s);
+void stream_stop_output(struct stream *s);
 /* Tells the front end, which then may write at once. */
 void stream_set_open(struct stream *s, bool open);
 /* Waits up to 200 ms for the buffer to empty: before the end. */

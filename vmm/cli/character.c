@@ -288,6 +288,7 @@ CLI_HANDLER(cli_opt_echr)
 
 CLI_HANDLER(cli_opt_display)
 {
+	cli->display = true;
 	if (!strcmp(arg, "none"))
 		return true;
 	error_set(err, "screens are not supported by this build; use none or -nographic");
@@ -368,6 +369,7 @@ bool cli_finish_character(struct cli *cli, struct error **err)
 			return false;
 	} else if (cli->default_serial) {
 		config->serials[0].present = true;
+		config->console_hidden = cli->default_monitor && !cli->display && !config->daemonize;
 	}
 	cli->from = NULL;
 	return check_references(config, err) && check_stdio(config, err);

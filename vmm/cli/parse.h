@@ -30,6 +30,7 @@ struct cli {
 	/* Whether nothing took away the default serial port and monitor. */
 	bool default_serial, default_monitor;
 	bool snapshot;
+	bool display; /* -display was given: no hint at -nographic */
 	bool answered; /* something was printed: CLI_DONE */
 };
 

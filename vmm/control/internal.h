@@ -29,14 +29,6 @@ struct session {
 	struct session *next;
 };
 
-struct control {
-	struct vm *vm;
-	struct chardevs *chardevs;
-	struct drive **drives;
-	struct session *first;
-	struct notifier events;
-};
-
 /* session.c */
 bool session_open(struct session *s, struct control *control, const char *chardev,
 		  struct error **err);
@@ -53,6 +45,28 @@ struct session *hmp_new(struct control *control, const char *chardev, struct err
 
 /* events.c: QMP's event object. */
 json_t *event_to_json(const struct vm_event *event);
+
+/*
+ * throttle.c: events that a guest can cause at will are told once a second, the newest of each
+ * kind and device; others at once. So a guest can neither keep the loop busy nor cost a client that
+ * reads slowly its connection.
+ */
+struct throttle {
+	struct control *control;
+	struct throttled *first;
+	void (*tell)(struct control *control, const struct vm_event *event, const json_t *json);
+};
+void throttle_event(struct throttle *t, const struct vm_event *event);
+void throttle_destroy(struct throttle *t);
+
+struct control {
+	struct vm *vm;
+	struct chardevs *chardevs;
+	struct drive **drives;
+	struct session *first;
+	struct notifier events;
+	struct throttle throttle;
+};
 
 /* commands.c: QMP's commands. */
 enum qmp_arg_type { QMP_STRING, QMP_BOOL, QMP_INT };

@@ -86,15 +86,16 @@ void session_close(struct session *s)
 	session_drop_output(s);
 }
 
-static void on_vm_event(struct notifier *n, void *data)
+static void tell(struct control *c, const struct vm_event *event, const json_t *json)
 {
-	struct control *c = container_of(n, struct control, events);
-	json_t *json = event_to_json(data);
-
 	for (struct session *s = c->first; s; s = s->next)
 		if (s->vm_event)
-			s->vm_event(s, data, json);
-	json_decref(json);
+			s->vm_event(s, event, json);
+}
+
+static void on_vm_event(struct notifier *n, void *data)
+{
+	throttle_event(&container_of(n, struct control, events)->throttle, data);
 }
 
 struct control *control_new(struct vm *vm, struct chardevs *chardevs, struct drive **drives)
@@ -104,6 +105,7 @@ struct control *control_new(struct vm *vm, struct chardevs *chardevs, struct dri
 	c->vm = vm;
 	c->chardevs = chardevs;
 	c->drives = drives;
+	c->throttle = (struct throttle){ .control = c, .tell = tell };
 	c->events.fn = on_vm_event;
 	notifier_add(&vm->events, &c->events);
 	return c;
@@ -126,6 +128,7 @@ void control_free(struct control *c)
 	if (!c)
 		return;
 	notifier_remove(&c->vm->events, &c->events);
+	throttle_destroy(&c->throttle);
 	while (c->first) {
 		struct session *s = c->first;
 
