@@ -54,7 +54,8 @@ ssize_t rng_backend_read(struct rng_backend *rng, void *buf, size_t len)
 	ssize_t n;
 
 	do
-		n = rng && rng->fd >= 0 ? read(rng->fd, buf, len) : getrandom(buf, len, GRND_NONBLOCK);
+		n = rng && rng->fd >= 0 ? read(rng->fd, buf, len)
+					: getrandom(buf, len, GRND_NONBLOCK);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;

@@ -20,32 +20,32 @@
 #define RESET_GRACE_NS (INT64_C(300) * 1000)
 
 const struct prop virtio_props[] = {
-	{ .name = "iommu_platform",
-	  .type = PROP_BOOL,
-	  .offset = offsetof(struct virtio_device, iommu_platform),
-	  .def = "off",
-	  .help = "offer ACCESS_PLATFORM: addresses are the platform's" },
-	{ .name = "event_idx",
-	  .type = PROP_BOOL,
-	  .offset = offsetof(struct virtio_device, event_idx),
-	  .def = "on",
-	  .help = "offer event indices, which spare kicks and interrupts" },
-	{ .name = "indirect_desc",
-	  .type = PROP_BOOL,
-	  .offset = offsetof(struct virtio_device, indirect_desc),
-	  .def = "on",
-	  .help = "offer indirect descriptor tables" },
-	{ .name = "any_layout",
-	  .type = PROP_BOOL,
-	  .offset = offsetof(struct virtio_device, any_layout),
-	  .def = "on",
-	  .help = "legacy: requests need no particular division into descriptors" },
-	{ .name = "notify_on_empty",
-	  .type = PROP_BOOL,
-	  .offset = offsetof(struct virtio_device, notify_on_empty),
-	  .def = "on",
-	  .help = "legacy: interrupt when a queue runs empty, whatever the driver suppressed" },
-	{ .type = PROP_END },
+	{.name = "iommu_platform",
+	 .type = PROP_BOOL,
+	 .offset = offsetof(struct virtio_device, iommu_platform),
+	 .def = "off",
+	 .help = "offer ACCESS_PLATFORM: addresses are the platform's"},
+	{.name = "event_idx",
+	 .type = PROP_BOOL,
+	 .offset = offsetof(struct virtio_device, event_idx),
+	 .def = "on",
+	 .help = "offer event indices, which spare kicks and interrupts"},
+	{.name = "indirect_desc",
+	 .type = PROP_BOOL,
+	 .offset = offsetof(struct virtio_device, indirect_desc),
+	 .def = "on",
+	 .help = "offer indirect descriptor tables"},
+	{.name = "any_layout",
+	 .type = PROP_BOOL,
+	 .offset = offsetof(struct virtio_device, any_layout),
+	 .def = "on",
+	 .help = "legacy: requests need no particular division into descriptors"},
+	{.name = "notify_on_empty",
+	 .type = PROP_BOOL,
+	 .offset = offsetof(struct virtio_device, notify_on_empty),
+	 .def = "on",
+	 .help = "legacy: interrupt when a queue runs empty, whatever the driver suppressed"},
+	{.type = PROP_END},
 };
 
 /* ---- on the loop ---- */
@@ -331,10 +331,10 @@ static void attach_loop(void *opaque)
 	struct attach *a = opaque;
 	struct virtio_device *vdev = a->vdev;
 
-	vdev->hook = (struct ev_hook){ .before_sleep = before_sleep,
-				       .poll = poll_queues,
-				       .poll_end = poll_end,
-				       .opaque = vdev };
+	vdev->hook = (struct ev_hook){.before_sleep = before_sleep,
+				      .poll = poll_queues,
+				      .poll_end = poll_end,
+				      .opaque = vdev};
 	evloop_hook_add(vdev->loop, &vdev->hook);
 	for (unsigned i = 0; i < vdev->queue_count && !a->error; i++) {
 		struct virtio_kick *kick = &vdev->kicks[i];
@@ -384,7 +384,7 @@ bool virtio_init(struct virtio_device *vdev, const struct virtio_ops *ops, struc
 		 struct evloop *loop, const char *label, uint64_t features, unsigned config_size,
 		 unsigned queue_count, unsigned queue_size, struct error **err)
 {
-	struct attach attach = { .vdev = vdev };
+	struct attach attach = {.vdev = vdev};
 	pthread_condattr_t attr;
 
 	vdev->ops = ops;
@@ -510,7 +510,8 @@ void virtio_set_features(struct virtio_device *vdev, unsigned word, uint32_t val
 	pthread_mutex_lock(&vdev->lock);
 	if (wait_reset(vdev, VIRTIO_RESET_WAIT_NS) && vdev->phase == VIRTIO_STOPPED &&
 	    !(vdev->status & VIRTIO_STATUS_FEATURES_OK)) {
-		/* A legacy driver's choice cannot be refused, so what was not offered is dropped. */
+		/* A legacy driver's choice cannot be refused, so what was not offered is dropped.
+		 */
 		if (legacy)
 			value &= virtio_offered_features(vdev, true);
 		vdev->guest_features &= ~((uint64_t)UINT32_MAX << shift);
@@ -610,7 +611,7 @@ int virtio_notify_fd(const struct virtio_device *vdev, unsigned index)
 
 uint64_t virtio_config_read(struct virtio_device *vdev, uint64_t offset, unsigned size)
 {
-	uint8_t config[VIRTIO_CONFIG_MAX] = { 0 };
+	uint8_t config[VIRTIO_CONFIG_MAX] = {0};
 
 	if (!vdev->ops->read_config || !range_inside(offset, size, vdev->config_size))
 		return UINT64_MAX >> (64 - 8 * size);
@@ -620,10 +621,9 @@ uint64_t virtio_config_read(struct virtio_device *vdev, uint64_t offset, unsigne
 	return load_le(config + offset, size);
 }
 
-void virtio_config_write(struct virtio_device *vdev, uint64_t offset, uint64_t value,
-			 unsigned size)
+void virtio_config_write(struct virtio_device *vdev, uint64_t offset, uint64_t value, unsigned size)
 {
-	uint8_t config[VIRTIO_CONFIG_MAX] = { 0 };
+	uint8_t config[VIRTIO_CONFIG_MAX] = {0};
 
 	if (!vdev->ops->write_config || !range_inside(offset, size, vdev->config_size))
 		return;
@@ -698,14 +698,14 @@ static const struct state_field virtio_fields[] = {
 	STATE_FIELD(struct virtio_device, config_generation, STATE_U8),
 	STATE_FIELD(struct virtio_device, legacy, STATE_BOOL),
 	STATE_FIELD(struct virtio_device, guest_features, STATE_U64),
-	{ .name = "queues",
-	  .type = STATE_PTR,
-	  .offset = offsetof(struct virtio_device, queues),
-	  .size = sizeof(struct virtqueue),
-	  .count = VIRTIO_MAX_QUEUES,
-	  .count_offset = offsetof(struct virtio_device, queue_count),
-	  .desc = &vq_state },
-	{ .type = STATE_END },
+	{.name = "queues",
+	 .type = STATE_PTR,
+	 .offset = offsetof(struct virtio_device, queues),
+	 .size = sizeof(struct virtqueue),
+	 .count = VIRTIO_MAX_QUEUES,
+	 .count_offset = offsetof(struct virtio_device, queue_count),
+	 .desc = &vq_state},
+	{.type = STATE_END},
 };
 
 const struct state_desc virtio_state = {

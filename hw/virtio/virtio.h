@@ -135,8 +135,8 @@ struct virtio_device {
 	bool active;	/* queues may be live */
 	bool resetting; /* waiting for is_idle() */
 	bool failed;
-	bool paused;	/* the guest is */
-	bool pushed;	/* something awaits vq_publish() */
+	bool paused; /* the guest is */
+	bool pushed; /* something awaits vq_publish() */
 	struct ev_work sync_work;
 	struct ev_hook hook;
 
@@ -197,8 +197,8 @@ void virtio_config_write(struct virtio_device *vdev, uint64_t offset, uint64_t v
 			 unsigned size);
 uint8_t virtio_config_generation(struct virtio_device *vdev);
 
-/* Takes the lock to change a queue's set-up half, waiting for a reset under way. False, and the lock
- * not taken, if there is no such queue or it is enabled. virtio_queue_end() gives it back. */
+/* Takes the lock to change a queue's set-up half, waiting for a reset under way. False, and the
+ * lock not taken, if there is no such queue or it is enabled. virtio_queue_end() gives it back. */
 struct virtqueue *virtio_queue_begin(struct virtio_device *vdev, unsigned index);
 void virtio_queue_end(struct virtio_device *vdev, struct virtqueue *vq, bool enable);
 
@@ -207,7 +207,8 @@ void virtio_notify(struct virtio_device *vdev, unsigned index);
 /* The eventfd for a queue's doorbell. */
 int virtio_notify_fd(const struct virtio_device *vdev, unsigned index);
 
-/* Main thread: resets the device and keeps drivers from starting it again; virtio_exit() follows. */
+/* Main thread: resets the device and keeps drivers from starting it again; virtio_exit() follows.
+ */
 void virtio_close(struct virtio_device *vdev);
 /* Main thread: reset from outside (machine, bus, unplug); complete on return. */
 void virtio_reset(struct virtio_device *vdev);

@@ -17,14 +17,13 @@ enum { DEFAULT_SEG_MAX = 126 };
 /* 2 GiB less a block: what the widest signed 32-bit byte count holds. */
 #define MAX_RANGE_SECTORS "4194303"
 
-static const char *const read_error_names[] = { "auto", "report", "ignore", "stop", NULL };
-static const char *const write_error_names[] = { "auto", "report", "ignore", "stop", "enospc",
-						 NULL };
+static const char *const read_error_names[] = {"auto", "report", "ignore", "stop", NULL};
+static const char *const write_error_names[] = {"auto", "report", "ignore", "stop", "enospc", NULL};
 
-#define BLK_PROP(name_, type_, member, def_, help_)                                       \
-	{                                                                                 \
-		.name = name_, .type = type_, .offset = offsetof(struct virtio_blk, member), \
-		.def = def_, .help = help_                                                \
+#define BLK_PROP(name_, type_, member, def_, help_)                                                \
+	{                                                                                          \
+		.name = name_, .type = type_, .offset = offsetof(struct virtio_blk, member),       \
+		.def = def_, .help = help_                                                         \
 	}
 
 const struct prop virtio_blk_props[] = {
@@ -33,19 +32,19 @@ const struct prop virtio_blk_props[] = {
 		 "the thread that serves it; none: the main loop"),
 	BLK_PROP("serial", PROP_STRING, serial, NULL, "name the guest reads, 20 bytes count"),
 	BLK_PROP("bootindex", PROP_I32, bootindex, "-1", "place in the boot order; negative: none"),
-	{ .name = "num-queues",
-	  .type = PROP_U16,
-	  .offset = offsetof(struct virtio_blk, num_queues),
-	  .def = "0",
-	  .help = "request queues; 0: one a vCPU",
-	  .max = VIRTIO_MAX_QUEUES - 1 },
-	{ .name = "queue-size",
-	  .type = PROP_U16,
-	  .offset = offsetof(struct virtio_blk, queue_size),
-	  .def = "256",
-	  .help = "entries of a queue, a power of two",
-	  .min = 4,
-	  .max = VQ_MAX_SIZE },
+	{.name = "num-queues",
+	 .type = PROP_U16,
+	 .offset = offsetof(struct virtio_blk, num_queues),
+	 .def = "0",
+	 .help = "request queues; 0: one a vCPU",
+	 .max = VIRTIO_MAX_QUEUES - 1},
+	{.name = "queue-size",
+	 .type = PROP_U16,
+	 .offset = offsetof(struct virtio_blk, queue_size),
+	 .def = "256",
+	 .help = "entries of a queue, a power of two",
+	 .min = 4,
+	 .max = VQ_MAX_SIZE},
 	BLK_PROP("seg-max-adjust", PROP_BOOL, seg_max_adjust, "on",
 		 "a request may have as many pieces as the queue has room for"),
 	BLK_PROP("request-merging", PROP_BOOL, request_merging, "on",
@@ -67,19 +66,19 @@ const struct prop virtio_blk_props[] = {
 	BLK_PROP("opt_io_size", PROP_U32, opt_io_size, "0", "bytes; a hint"),
 	BLK_PROP("discard_granularity", PROP_U32, discard_granularity, "4294967295",
 		 "bytes; 4294967295: the image's"),
-	{ .name = "rerror",
-	  .type = PROP_ENUM,
-	  .offset = offsetof(struct virtio_blk, rerror),
-	  .def = "auto",
-	  .help = "when the host fails a read; auto: as the drive says",
-	  .names = read_error_names },
-	{ .name = "werror",
-	  .type = PROP_ENUM,
-	  .offset = offsetof(struct virtio_blk, werror),
-	  .def = "auto",
-	  .help = "when the host fails a write; auto: as the drive says",
-	  .names = write_error_names },
-	{ .type = PROP_END },
+	{.name = "rerror",
+	 .type = PROP_ENUM,
+	 .offset = offsetof(struct virtio_blk, rerror),
+	 .def = "auto",
+	 .help = "when the host fails a read; auto: as the drive says",
+	 .names = read_error_names},
+	{.name = "werror",
+	 .type = PROP_ENUM,
+	 .offset = offsetof(struct virtio_blk, werror),
+	 .def = "auto",
+	 .help = "when the host fails a write; auto: as the drive says",
+	 .names = write_error_names},
+	{.type = PROP_END},
 };
 
 static struct virtio_blk *blk_of(struct virtio_device *vdev)
@@ -221,9 +220,9 @@ static bool check_sizes(struct virtio_blk *blk, struct error **err)
 	if (!check_block_size("logical_block_size", logical, err))
 		return false;
 	if (!blk->physical_block_size)
-		blk->physical_block_size =
-			is_pow2(below->physical_block) ? MAX(below->physical_block, logical) :
-							 logical;
+		blk->physical_block_size = is_pow2(below->physical_block)
+						   ? MAX(below->physical_block, logical)
+						   : logical;
 	if (!check_block_size("physical_block_size", blk->physical_block_size, err))
 		return false;
 	if (logical > blk->physical_block_size) {
@@ -263,9 +262,9 @@ static void take_limits(struct virtio_blk *blk)
 		.read_only = read_only,
 		.max_discard_sectors = max_sectors(blk->discard && !read_only,
 						   blk->max_discard_sectors, below->max_discard),
-		.max_write_zeroes_sectors =
-			max_sectors(blk->write_zeroes && !read_only,
-				    blk->max_write_zeroes_sectors, below->max_write_zeroes),
+		.max_write_zeroes_sectors = max_sectors(blk->write_zeroes && !read_only,
+							blk->max_write_zeroes_sectors,
+							below->max_write_zeroes),
 	};
 	blk->image_discard_alignment = below->discard_alignment;
 	blk->seg_max = blk->queue_size - 2;
@@ -345,10 +344,10 @@ static bool take_drive(struct virtio_blk *blk, const char *label, struct error *
 static void choose_policies(struct virtio_blk *blk)
 {
 	/* "auto" is 0, then the block layer's in its order. */
-	blk->on_read_error = blk->rerror ? (enum block_on_error)(blk->rerror - 1) :
-					   blk->drive->rerror;
-	blk->on_write_error = blk->werror ? (enum block_on_error)(blk->werror - 1) :
-					    blk->drive->werror;
+	blk->on_read_error = blk->rerror ? (enum block_on_error)(blk->rerror - 1)
+					 : blk->drive->rerror;
+	blk->on_write_error = blk->werror ? (enum block_on_error)(blk->werror - 1)
+					  : blk->drive->werror;
 	if (blk->write_cache != TRISTATE_AUTO)
 		block_set_writeback(blk->node, blk->write_cache == TRISTATE_ON);
 	blk->initial_writeback = blk->writeback = block_writeback(blk->node);

@@ -122,7 +122,8 @@ struct virtio_blk {
 	/* The loop's. */
 	struct virtio_blk_limits limits;
 	unsigned in_flight; /* submitted to the node */
-	struct virtio_blk_req *retry_first, **retry_last; /* failed, waiting for the guest to go on */
+	struct virtio_blk_req *retry_first,
+		**retry_last; /* failed, waiting for the guest to go on */
 	struct ev_work writeback_work;
 
 	/* Under vdev.lock. */

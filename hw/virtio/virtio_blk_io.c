@@ -3,9 +3,9 @@
  * The data path of the virtio block device: virtio 1.2, section 5.2.6.
  *
  * kick() takes chains, parses them, and joins those that follow one another on the disk into one
- * request to the node: the first carries the others in its list, and its iovec array, which has room
- * behind its own data, carries theirs. Should a joined request fail, its parts are tried alone, so
- * that only the bad one fails for the guest.
+ * request to the node: the first carries the others in its list, and its iovec array, which has
+ * room behind its own data, carries theirs. Should a joined request fail, its parts are tried
+ * alone, so that only the bad one fails for the guest.
  *
  * Thread: the device's loop. Owner: struct virtio_blk.
  */
@@ -148,8 +148,8 @@ static void fail_request(struct virtio_blk_req *req, int ret)
 
 	if (ret == -ENOTSUP) {
 		/* Nobody below can; a discard is a hint and may well have no effect. */
-		complete(req, req->cmd.action == VIRTIO_BLK_DISCARD ? VIRTIO_BLK_S_OK :
-								      VIRTIO_BLK_S_UNSUPP);
+		complete(req, req->cmd.action == VIRTIO_BLK_DISCARD ? VIRTIO_BLK_S_OK
+								    : VIRTIO_BLK_S_UNSUPP);
 		return;
 	}
 	switch (block_error_action(read ? blk->on_read_error : blk->on_write_error, ret)) {
@@ -271,7 +271,7 @@ static void queue_transfer(struct virtio_blk *blk, struct virtio_blk_req **pendi
 static void get_id(struct virtio_blk *blk, struct virtio_blk_req *req)
 {
 	const char *serial = blk->serial ? blk->serial : blk->drive->serial;
-	char id[VIRTIO_BLK_ID_BYTES] = { 0 };
+	char id[VIRTIO_BLK_ID_BYTES] = {0};
 
 	if (serial)
 		memcpy(id, serial, strnlen(serial, sizeof(id)));

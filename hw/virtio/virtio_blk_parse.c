@@ -28,8 +28,7 @@ static bool place(struct virtio_blk_cmd *cmd, const struct virtio_blk_limits *li
 static void parse_transfer(struct virtio_blk_cmd *cmd, const struct virtio_blk_limits *limits,
 			   enum virtio_blk_action action, uint64_t sector, uint64_t bytes)
 {
-	if ((action == VIRTIO_BLK_WRITE && limits->read_only) ||
-	    !place(cmd, limits, sector, bytes))
+	if ((action == VIRTIO_BLK_WRITE && limits->read_only) || !place(cmd, limits, sector, bytes))
 		answer(cmd, VIRTIO_BLK_S_IOERR);
 	else if (!bytes)
 		answer(cmd, VIRTIO_BLK_S_OK);
@@ -81,7 +80,7 @@ const char *virtio_blk_parse(struct vq_chain *chain, const struct virtio_blk_lim
 		return "a block request has no status";
 	vq_iov_read(out, out_count, 0, &header, sizeof(header));
 	sector = le64toh(header.sector);
-	*cmd = (struct virtio_blk_cmd){ 0 };
+	*cmd = (struct virtio_blk_cmd){0};
 	cmd->status_byte = (uint8_t *)in[in_count - 1].iov_base + in[in_count - 1].iov_len - 1;
 	vq_iov_cut_front(&out, &out_count, sizeof(header));
 	vq_iov_cut_back(in, &in_count, 1);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Virtio block requests as bytes (virtio 1.2, section 5.2.6): from a chain to what is wanted. A pure
- * function, so that a fuzzer can call it; any thread.
+ * Virtio block requests as bytes (virtio 1.2, section 5.2.6): from a chain to what is wanted. A
+ * pure function, so that a fuzzer can call it; any thread.
  */
 #ifndef HW_VIRTIO_VIRTIO_BLK_PARSE_H
 #define HW_VIRTIO_VIRTIO_BLK_PARSE_H

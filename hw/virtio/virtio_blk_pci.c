@@ -51,19 +51,19 @@ static void init_transitional(struct device *dev)
 
 static const struct prop_set props[] = {
 	PCI_DEVICE_PROPS,
-	{ virtio_pci_props, 0 },
-	{ virtio_pci_mode_props, 0 },
-	{ virtio_props, offsetof(struct virtio_blk_pci, blk.vdev) },
-	{ virtio_blk_props, offsetof(struct virtio_blk_pci, blk) },
-	{ NULL, 0 },
+	{virtio_pci_props, 0},
+	{virtio_pci_mode_props, 0},
+	{virtio_props, offsetof(struct virtio_blk_pci, blk.vdev)},
+	{virtio_blk_props, offsetof(struct virtio_blk_pci, blk)},
+	{NULL, 0},
 };
 
 static const struct prop_set props_fixed_mode[] = {
 	PCI_DEVICE_PROPS,
-	{ virtio_pci_props, 0 },
-	{ virtio_props, offsetof(struct virtio_blk_pci, blk.vdev) },
-	{ virtio_blk_props, offsetof(struct virtio_blk_pci, blk) },
-	{ NULL, 0 },
+	{virtio_pci_props, 0},
+	{virtio_props, offsetof(struct virtio_blk_pci, blk.vdev)},
+	{virtio_blk_props, offsetof(struct virtio_blk_pci, blk)},
+	{NULL, 0},
 };
 
 static bool post_load(void *object, unsigned version, struct error **err)
@@ -75,15 +75,15 @@ static bool post_load(void *object, unsigned version, struct error **err)
 }
 
 static const struct state_field state_fields[] = {
-	{ .name = "virtio-pci",
-	  .type = STATE_STRUCT,
-	  .offset = offsetof(struct virtio_blk_pci, vpci),
-	  .size = sizeof(struct virtio_pci),
-	  .desc = &virtio_pci_state },
-	{ .name = "writeback",
-	  .type = STATE_BOOL,
-	  .offset = offsetof(struct virtio_blk_pci, blk.writeback) },
-	{ .type = STATE_END },
+	{.name = "virtio-pci",
+	 .type = STATE_STRUCT,
+	 .offset = offsetof(struct virtio_blk_pci, vpci),
+	 .size = sizeof(struct virtio_pci),
+	 .desc = &virtio_pci_state},
+	{.name = "writeback",
+	 .type = STATE_BOOL,
+	 .offset = offsetof(struct virtio_blk_pci, blk.writeback)},
+	{.type = STATE_END},
 };
 
 static const struct state_desc blk_state = {
@@ -93,9 +93,9 @@ static const struct state_desc blk_state = {
 	.post_load = post_load,
 };
 
-#define COMMON                                                                            \
-	.bus = "pci", .size = sizeof(struct virtio_blk_pci), .state = &blk_state, \
-	.hotpluggable = true, .realize = realize, .reset = virtio_pci_reset,              \
+#define COMMON                                                                                     \
+	.bus = "pci", .size = sizeof(struct virtio_blk_pci), .state = &blk_state,                  \
+	.hotpluggable = true, .realize = realize, .reset = virtio_pci_reset,                       \
 	.unplug = pci_device_unplug, .unrealize = unrealize
 
 const struct device_desc virtio_blk_pci_desc = {

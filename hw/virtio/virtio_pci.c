@@ -20,31 +20,31 @@ enum {
 };
 
 const struct prop virtio_pci_props[] = {
-	{ .name = "ioeventfd",
-	  .type = PROP_BOOL,
-	  .offset = offsetof(struct virtio_pci, ioeventfd),
-	  .def = "on",
-	  .help = "doorbells reach the device's thread without passing through the vCPU's" },
-	{ .name = "vectors",
-	  .type = PROP_U32,
-	  .offset = offsetof(struct virtio_pci, vectors),
-	  .def = "4294967295",
-	  .help = "MSI-X vectors; 0: none, 4294967295: one a queue and one for the rest" },
-	{ .type = PROP_END },
+	{.name = "ioeventfd",
+	 .type = PROP_BOOL,
+	 .offset = offsetof(struct virtio_pci, ioeventfd),
+	 .def = "on",
+	 .help = "doorbells reach the device's thread without passing through the vCPU's"},
+	{.name = "vectors",
+	 .type = PROP_U32,
+	 .offset = offsetof(struct virtio_pci, vectors),
+	 .def = "4294967295",
+	 .help = "MSI-X vectors; 0: none, 4294967295: one a queue and one for the rest"},
+	{.type = PROP_END},
 };
 
 const struct prop virtio_pci_mode_props[] = {
-	{ .name = "disable-legacy",
-	  .type = PROP_TRISTATE,
-	  .offset = offsetof(struct virtio_pci, disable_legacy),
-	  .def = "auto",
-	  .help = "no legacy interface; auto: none behind a PCI Express port" },
-	{ .name = "disable-modern",
-	  .type = PROP_BOOL,
-	  .offset = offsetof(struct virtio_pci, disable_modern),
-	  .def = "off",
-	  .help = "no modern interface" },
-	{ .type = PROP_END },
+	{.name = "disable-legacy",
+	 .type = PROP_TRISTATE,
+	 .offset = offsetof(struct virtio_pci, disable_legacy),
+	 .def = "auto",
+	 .help = "no legacy interface; auto: none behind a PCI Express port"},
+	{.name = "disable-modern",
+	 .type = PROP_BOOL,
+	 .offset = offsetof(struct virtio_pci, disable_modern),
+	 .def = "off",
+	 .help = "no modern interface"},
+	{.type = PROP_END},
 };
 
 void virtio_pci_set_modern_only(struct virtio_pci *vpci)
@@ -112,17 +112,17 @@ void virtio_pci_set_vector(struct virtio_pci *vpci, _Atomic uint16_t *slot, uint
 static struct io_doorbell modern_doorbell(struct virtio_pci *vpci, unsigned i)
 {
 	/* Any size: what is written does not matter. */
-	return (struct io_doorbell){ .addr = vpci->queues[i].modern_addr,
-				     .fd = virtio_notify_fd(vpci->vdev, i) };
+	return (struct io_doorbell){.addr = vpci->queues[i].modern_addr,
+				    .fd = virtio_notify_fd(vpci->vdev, i)};
 }
 
 static struct io_doorbell legacy_doorbell(struct virtio_pci *vpci, unsigned i)
 {
-	return (struct io_doorbell){ .addr = vpci->queues[i].legacy_addr,
-				     .size = 2,
-				     .match = true,
-				     .value = i,
-				     .fd = virtio_notify_fd(vpci->vdev, i) };
+	return (struct io_doorbell){.addr = vpci->queues[i].legacy_addr,
+				    .size = 2,
+				    .match = true,
+				    .value = i,
+				    .fd = virtio_notify_fd(vpci->vdev, i)};
 }
 
 static void add_doorbells(struct virtio_pci *vpci)
@@ -341,8 +341,8 @@ static bool add_parts(struct virtio_pci *vpci, bool behind_port, struct error **
 {
 	struct virtio_device *vdev = vpci->vdev;
 
-	if (behind_port && (!pcie_cap_init(&vpci->pci, PCIE_ENDPOINT, 0, err) ||
-			    !pci_pm_init(&vpci->pci, err)))
+	if (behind_port &&
+	    (!pcie_cap_init(&vpci->pci, PCIE_ENDPOINT, 0, err) || !pci_pm_init(&vpci->pci, err)))
 		return false;
 	if (vpci->legacy)
 		add_legacy_bar(vpci);
@@ -438,7 +438,7 @@ static bool take_vectors(void *object, unsigned version, struct error **err)
 
 static const struct state_field queue_fields[] = {
 	STATE_FIELD(struct virtio_pci_queue, vector, STATE_U16),
-	{ .type = STATE_END },
+	{.type = STATE_END},
 };
 
 static const struct state_desc queue_state = {
@@ -454,19 +454,19 @@ static const struct state_field virtio_pci_fields[] = {
 	STATE_FIELD(struct virtio_pci, queue_select, STATE_U16),
 	STATE_FIELD(struct virtio_pci, config_vector, STATE_U16),
 	STATE_FIELD(struct virtio_pci, isr, STATE_U8),
-	{ .name = "vdev",
-	  .type = STATE_PTR,
-	  .offset = offsetof(struct virtio_pci, vdev),
-	  .size = sizeof(struct virtio_device),
-	  .desc = &virtio_state },
-	{ .name = "queues",
-	  .type = STATE_PTR,
-	  .offset = offsetof(struct virtio_pci, queues),
-	  .size = sizeof(struct virtio_pci_queue),
-	  .count = VIRTIO_MAX_QUEUES,
-	  .count_offset = offsetof(struct virtio_pci, queue_count),
-	  .desc = &queue_state },
-	{ .type = STATE_END },
+	{.name = "vdev",
+	 .type = STATE_PTR,
+	 .offset = offsetof(struct virtio_pci, vdev),
+	 .size = sizeof(struct virtio_device),
+	 .desc = &virtio_state},
+	{.name = "queues",
+	 .type = STATE_PTR,
+	 .offset = offsetof(struct virtio_pci, queues),
+	 .size = sizeof(struct virtio_pci_queue),
+	 .count = VIRTIO_MAX_QUEUES,
+	 .count_offset = offsetof(struct virtio_pci, queue_count),
+	 .desc = &queue_state},
+	{.type = STATE_END},
 };
 
 const struct state_desc virtio_pci_state = {

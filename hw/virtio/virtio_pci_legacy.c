@@ -40,8 +40,8 @@ static uint64_t queue_read(struct virtio_pci *vpci, uint64_t offset)
 	if (index >= vdev->queue_count)
 		return 0;
 	pthread_mutex_lock(&vdev->lock);
-	value = offset == LEGACY_QUEUE_PFN ? vdev->queues[index].desc_gpa >> LEGACY_PAGE_SHIFT :
-					     vdev->queues[index].size;
+	value = offset == LEGACY_QUEUE_PFN ? vdev->queues[index].desc_gpa >> LEGACY_PAGE_SHIFT
+					   : vdev->queues[index].size;
 	pthread_mutex_unlock(&vdev->lock);
 	return value;
 }
@@ -135,4 +135,4 @@ static void legacy_write(void *opaque, uint64_t offset, uint64_t value, unsigned
 	}
 }
 
-const struct io_ops virtio_pci_legacy_ops = { legacy_read, legacy_write };
+const struct io_ops virtio_pci_legacy_ops = {legacy_read, legacy_write};

@@ -237,10 +237,10 @@ static void notify_write(void *opaque, uint64_t offset, uint64_t value, unsigned
 }
 
 const struct io_ops virtio_pci_modern_ops[VIRTIO_PCI_PIECES] = {
-	[VIRTIO_PCI_COMMON] = { common_read, common_write },
-	[VIRTIO_PCI_ISR] = { isr_read, NULL },
-	[VIRTIO_PCI_DEVICE] = { device_read, device_write },
-	[VIRTIO_PCI_NOTIFY] = { notify_read, notify_write },
+	[VIRTIO_PCI_COMMON] = {common_read, common_write},
+	[VIRTIO_PCI_ISR] = {isr_read, NULL},
+	[VIRTIO_PCI_DEVICE] = {device_read, device_write},
+	[VIRTIO_PCI_NOTIFY] = {notify_read, notify_write},
 };
 
 /* ---- capabilities ---- */
@@ -266,10 +266,10 @@ bool virtio_pci_add_modern_caps(struct virtio_pci *vpci, struct error **err)
 	static const struct {
 		unsigned type, size;
 	} caps[VIRTIO_PCI_PIECES] = {
-		[VIRTIO_PCI_COMMON] = { CAP_TYPE_COMMON, CAP_SIZE },
-		[VIRTIO_PCI_ISR] = { CAP_TYPE_ISR, CAP_SIZE },
-		[VIRTIO_PCI_DEVICE] = { CAP_TYPE_DEVICE, CAP_SIZE },
-		[VIRTIO_PCI_NOTIFY] = { CAP_TYPE_NOTIFY, CAP_LONG_SIZE },
+		[VIRTIO_PCI_COMMON] = {CAP_TYPE_COMMON, CAP_SIZE},
+		[VIRTIO_PCI_ISR] = {CAP_TYPE_ISR, CAP_SIZE},
+		[VIRTIO_PCI_DEVICE] = {CAP_TYPE_DEVICE, CAP_SIZE},
+		[VIRTIO_PCI_NOTIFY] = {CAP_TYPE_NOTIFY, CAP_LONG_SIZE},
 	};
 	uint8_t pos, *wmask;
 

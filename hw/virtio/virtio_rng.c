@@ -181,49 +181,49 @@ static void init_transitional(struct device *dev)
 	virtio_pci_set_transitional(virtio_pci_of(dev));
 }
 
-static const char *const rng_types[] = { "rng-random", "rng-builtin", NULL };
+static const char *const rng_types[] = {"rng-random", "rng-builtin", NULL};
 
 static const struct prop rng_props[] = {
-	{ .name = "rng",
-	  .type = PROP_BACKEND,
-	  .offset = offsetof(struct virtio_rng, rng),
-	  .names = rng_types,
-	  .help = "an rng-random or rng-builtin object; none: the host's getrandom" },
-	{ .name = "max-bytes",
-	  .type = PROP_U64,
-	  .offset = offsetof(struct virtio_rng, max_bytes),
-	  .def = "9223372036854775807",
-	  .min = 1,
-	  .max = INT64_MAX,
-	  .help = "bytes the guest gets in a period" },
-	{ .name = "period",
-	  .type = PROP_U32,
-	  .offset = offsetof(struct virtio_rng, period),
-	  .def = "65536",
-	  .help = "ms" },
-	{ .type = PROP_END },
+	{.name = "rng",
+	 .type = PROP_BACKEND,
+	 .offset = offsetof(struct virtio_rng, rng),
+	 .names = rng_types,
+	 .help = "an rng-random or rng-builtin object; none: the host's getrandom"},
+	{.name = "max-bytes",
+	 .type = PROP_U64,
+	 .offset = offsetof(struct virtio_rng, max_bytes),
+	 .def = "9223372036854775807",
+	 .min = 1,
+	 .max = INT64_MAX,
+	 .help = "bytes the guest gets in a period"},
+	{.name = "period",
+	 .type = PROP_U32,
+	 .offset = offsetof(struct virtio_rng, period),
+	 .def = "65536",
+	 .help = "ms"},
+	{.type = PROP_END},
 };
 
 static const struct prop_set props[] = {
 	PCI_DEVICE_PROPS,
-	{ virtio_pci_props, 0 },
-	{ virtio_pci_mode_props, 0 },
-	{ virtio_props, offsetof(struct virtio_rng_pci, rng.vdev) },
-	{ rng_props, offsetof(struct virtio_rng_pci, rng) },
-	{ NULL, 0 },
+	{virtio_pci_props, 0},
+	{virtio_pci_mode_props, 0},
+	{virtio_props, offsetof(struct virtio_rng_pci, rng.vdev)},
+	{rng_props, offsetof(struct virtio_rng_pci, rng)},
+	{NULL, 0},
 };
 
 static const struct prop_set props_fixed_mode[] = {
 	PCI_DEVICE_PROPS,
-	{ virtio_pci_props, 0 },
-	{ virtio_props, offsetof(struct virtio_rng_pci, rng.vdev) },
-	{ rng_props, offsetof(struct virtio_rng_pci, rng) },
-	{ NULL, 0 },
+	{virtio_pci_props, 0},
+	{virtio_props, offsetof(struct virtio_rng_pci, rng.vdev)},
+	{rng_props, offsetof(struct virtio_rng_pci, rng)},
+	{NULL, 0},
 };
 
-#define COMMON                                                                            \
-	.bus = "pci", .size = sizeof(struct virtio_rng_pci), .state = &virtio_pci_state, \
-	.hotpluggable = true, .realize = realize, .reset = virtio_pci_reset,              \
+#define COMMON                                                                                     \
+	.bus = "pci", .size = sizeof(struct virtio_rng_pci), .state = &virtio_pci_state,           \
+	.hotpluggable = true, .realize = realize, .reset = virtio_pci_reset,                       \
 	.unplug = pci_device_unplug, .unrealize = unrealize
 
 const struct device_desc virtio_rng_pci_desc = {

@@ -175,8 +175,8 @@ static int vq_look(struct virtqueue *vq)
 static struct vq_desc ring_desc(const struct virtqueue *vq, uint16_t i)
 {
 	const uint64_t *p = (const uint64_t *)(vq->desc + sizeof(struct vq_desc) * i);
-	uint64_t word[2] = { __atomic_load_n(&p[0], __ATOMIC_RELAXED),
-			     __atomic_load_n(&p[1], __ATOMIC_RELAXED) };
+	uint64_t word[2] = {__atomic_load_n(&p[0], __ATOMIC_RELAXED),
+			    __atomic_load_n(&p[1], __ATOMIC_RELAXED)};
 	struct vq_desc d;
 
 	memcpy(&d, word, sizeof(d));
@@ -284,8 +284,8 @@ int vq_pop(struct virtqueue *vq, struct vq_chain *chain)
 	chain->head = ring_load(vq->avail, RING_ENTRIES + AVAIL_ENTRY * slot, __ATOMIC_RELAXED);
 	chain->readable = chain->writable = 0;
 	chain->readable_bytes = chain->writable_bytes = 0;
-	const char *wrong = chain->head < vq->size ? chain_walk(vq, chain) :
-						     "a chain's head is outside the ring";
+	const char *wrong = chain->head < vq->size ? chain_walk(vq, chain)
+						   : "a chain's head is outside the ring";
 	if (wrong) {
 		vq_break(vq, wrong);
 		return -EINVAL;
@@ -361,7 +361,8 @@ void vq_disable_notify(struct virtqueue *vq)
 	if (!vq->notify || !vq_usable(vq))
 		return;
 	vq->notify = false;
-	/* With event indices nothing need be said: the event lies behind, and is not passed again. */
+	/* With event indices nothing need be said: the event lies behind, and is not passed again.
+	 */
 	if (!vq->event_idx)
 		ring_store(vq->used, RING_FLAGS, USED_NO_NOTIFY, __ATOMIC_RELAXED);
 }
@@ -471,7 +472,7 @@ static const struct state_field vq_fields[] = {
 	STATE_FIELD(struct virtqueue, used_gpa, STATE_U64),
 	STATE_FIELD(struct virtqueue, last_avail, STATE_U16),
 	STATE_FIELD(struct virtqueue, used_next, STATE_U16),
-	{ .type = STATE_END },
+	{.type = STATE_END},
 };
 
 const struct state_desc vq_state = {

@@ -3,9 +3,9 @@
  * Virtqueues: split rings (virtio 1.2, section 2.7) seen from the device.
  *
  * A queue has two halves. The transport fills the set-up half (size, addresses) while the queue is
- * not live; vq_start() checks it whole and makes the queue live. From then until vq_stop() the queue
- * belongs to one thread, the event loop that its device runs in, and every function below is called
- * there. Nothing here takes a lock, allocates, or calls the system.
+ * not live; vq_start() checks it whole and makes the queue live. From then until vq_stop() the
+ *queue belongs to one thread, the event loop that its device runs in, and every function below is
+ *called there. Nothing here takes a lock, allocates, or calls the system.
  *
  * The usual handler, which loses no kick and batches both directions:
  *
@@ -63,20 +63,21 @@ enum {
 
 /*
  * One request of the driver: what the device may read, then what it may write, as host addresses.
- * Embedded in the device's request; iov and iov_max are the caller's and stay, the rest is filled in
- * by vq_pop(). The device may shorten entries in place (headers, trailers); what it cuts off a
+ * Embedded in the device's request; iov and iov_max are the caller's and stay, the rest is filled
+ * in by vq_pop(). The device may shorten entries in place (headers, trailers); what it cuts off a
  * writable one and yet writes, it marks with vq_mark_written().
  */
 struct vq_chain {
-	struct iovec *iov; /* readable entries first, then writable ones */
-	uint16_t iov_max;  /* at most VQ_MAX_IOV */
-	uint16_t head;	   /* the driver's name for it */
+	struct iovec *iov;	     /* readable entries first, then writable ones */
+	uint16_t iov_max;	     /* at most VQ_MAX_IOV */
+	uint16_t head;		     /* the driver's name for it */
 	uint16_t readable, writable; /* entries */
 	uint64_t readable_bytes, writable_bytes;
 };
 
 struct virtqueue {
-	/* Set-up half: the transport's, while not live. Sizes in entries, addresses guest physical. */
+	/* Set-up half: the transport's, while not live. Sizes in entries, addresses guest physical.
+	 */
 	uint16_t index;
 	uint16_t size_max;
 	uint16_t size;
@@ -88,13 +89,13 @@ struct virtqueue {
 
 	/* Live half: the loop's. */
 	bool live, broken;
-	bool notify;		/* kicks are asked for */
-	bool dirty_log;		/* some memory is being watched */
-	uint16_t last_avail;	/* next entry of the available ring */
-	uint16_t avail_seen;	/* the driver's index when it was last looked at */
-	uint16_t used_next;	/* next entry of the used ring */
+	bool notify;		 /* kicks are asked for */
+	bool dirty_log;		 /* some memory is being watched */
+	uint16_t last_avail;	 /* next entry of the available ring */
+	uint16_t avail_seen;	 /* the driver's index when it was last looked at */
+	uint16_t used_next;	 /* next entry of the used ring */
 	uint16_t used_published; /* what the driver was told */
-	uint16_t in_flight;	/* popped and not pushed */
+	uint16_t in_flight;	 /* popped and not pushed */
 	const struct gm_snapshot *snapshot;
 	const uint8_t *desc, *avail;
 	uint8_t *used;
@@ -133,8 +134,8 @@ void vq_stop(struct virtqueue *vq);
  */
 int vq_pop(struct virtqueue *vq, struct vq_chain *chain);
 
-/* Gives a chain back, written bytes at the front of its writable part having been filled. Chains may
- * come back in any order. The driver sees it at the next vq_publish(). */
+/* Gives a chain back, written bytes at the front of its writable part having been filled. Chains
+ * may come back in any order. The driver sees it at the next vq_publish(). */
 void vq_push(struct virtqueue *vq, const struct vq_chain *chain, uint32_t written);
 
 /* Tells the driver of everything pushed so far; true if it wants an interrupt for that. */

@@ -35,11 +35,11 @@ static int setup(void **state)
 	f->node = fake_block_new(f->g.vm.loop, DISK);
 	for (unsigned i = 0; i < DISK; i++)
 		f->node->data[i] = i / 512 + i;
-	f->drive = (struct drive){ .id = "d0",
-				   .node = f->node,
-				   .rerror = BLOCK_ERR_REPORT,
-				   .werror = BLOCK_ERR_ENOSPC,
-				   .serial = "SERIAL" };
+	f->drive = (struct drive){.id = "d0",
+				  .node = f->node,
+				  .rerror = BLOCK_ERR_REPORT,
+				  .werror = BLOCK_ERR_ENOSPC,
+				  .serial = "SERIAL"};
 	vguest_object(&f->g, "d0", &f->drive);
 	f->buf = vguest_alloc(&f->g, MiB, 4096);
 	*state = f;
@@ -156,8 +156,9 @@ static void configuration_space(void **state)
 	struct fixture *f = *state;
 	struct vdriver *d = &f->d;
 
-	add(f, "logical_block_size=1024,physical_block_size=4096,min_io_size=4096,opt_io_size=65536,"
-	       "num-queues=3,queue-size=128,max-discard-sectors=1000");
+	add(f,
+	    "logical_block_size=1024,physical_block_size=4096,min_io_size=4096,opt_io_size=65536,"
+	    "num-queues=3,queue-size=128,max-discard-sectors=1000");
 	vdriver_open(d, &f->g, f->dev, false);
 	assert_int_equal(vdriver_config_read(d, 0, 8), DISK / 512);
 	assert_int_equal(vdriver_config_read(d, 4, 4), 0);
@@ -217,8 +218,8 @@ static void bad_properties_are_refused(void **state)
 		"drive=empty",
 		"drive=taken",
 	};
-	struct drive empty = { .id = "empty" };
-	struct drive taken = { .id = "taken", .node = f->node, .taken_by = "somebody" };
+	struct drive empty = {.id = "empty"};
+	struct drive taken = {.id = "taken", .node = f->node, .taken_by = "somebody"};
 
 	vguest_object(&f->g, "empty", &empty);
 	vguest_object(&f->g, "taken", &taken);
@@ -272,7 +273,7 @@ static void every_kind_of_request(void **state)
 	assert_memory_equal(buf, "SERIAL\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 20);
 	assert_int_equal(vblk_do(f->q, VIRTIO_BLK_T_GET_ID, 0, f->buf, 19), VIRTIO_BLK_S_IOERR);
 
-	struct virtio_blk_range range = { .sector = 200, .num_sectors = 8 };
+	struct virtio_blk_range range = {.sector = 200, .num_sectors = 8};
 	memcpy(buf, &range, sizeof(range));
 	assert_int_equal(vblk_do(f->q, VIRTIO_BLK_T_DISCARD, 0, f->buf, 16), VIRTIO_BLK_S_OK);
 	last = &f->node->seen[f->node->seen_count - 1];
@@ -322,15 +323,15 @@ static void requests_are_checked(void **state)
 		uint32_t len;
 		uint8_t discard, zeroes;
 	} ranges[] = {
-		{ { 0, 0, 0 }, 16, 0, 0 },
-		{ { 0, 18, 0 }, 16, 1, 0 },
-		{ { 1, 2, 0 }, 16, 1, 1 },
-		{ { DISK / 512, 2, 0 }, 16, 1, 1 },
-		{ { UINT64_MAX, UINT32_MAX, 0 }, 16, 1, 1 },
-		{ { 0, 2, 1 }, 16, 2, 0 },
-		{ { 0, 2, 2 }, 16, 2, 2 },
-		{ { 0, 2, 0 }, 15, 2, 2 },
-		{ { 0, 2, 0 }, 32, 2, 2 },
+		{{0, 0, 0}, 16, 0, 0},
+		{{0, 18, 0}, 16, 1, 0},
+		{{1, 2, 0}, 16, 1, 1},
+		{{DISK / 512, 2, 0}, 16, 1, 1},
+		{{UINT64_MAX, UINT32_MAX, 0}, 16, 1, 1},
+		{{0, 2, 1}, 16, 2, 0},
+		{{0, 2, 2}, 16, 2, 2},
+		{{0, 2, 0}, 15, 2, 2},
+		{{0, 2, 0}, 32, 2, 2},
 	};
 	for (unsigned i = 0; i < ARRAY_SIZE(ranges); i++) {
 		memcpy(buf, &ranges[i].range, 16);
@@ -381,11 +382,10 @@ static void any_layout(void **state)
 	struct fixture *f = *state;
 	uint64_t h = vguest_alloc(&f->g, 4096, 4096);
 	uint8_t *p = vguest_ptr(&f->g, h);
-	/* The header in three, with data in the last; then in the other direction data and status in
-	 * one. */
-	struct vbuf out[] = { { h, 1 }, { h + 1, 10 }, { h + 11, 5 + 100 }, { h + 116, 412 },
-			      { h + 4000, 1 } };
-	struct vbuf in[] = { { h, 16 }, { h + 1024, 200 }, { h + 1224, 313 } };
+	/* The header in three, with data in the last; then in the other direction data and status
+	 * in one. */
+	struct vbuf out[] = {{h, 1}, {h + 1, 10}, {h + 11, 5 + 100}, {h + 116, 412}, {h + 4000, 1}};
+	struct vbuf in[] = {{h, 16}, {h + 1024, 200}, {h + 1224, 313}};
 
 	start(f, NULL);
 	store_le32(p, VIRTIO_BLK_T_OUT);
@@ -439,7 +439,7 @@ static void neighbours_are_joined(void **state)
 {
 	struct fixture *f = *state;
 	struct vblk_req reqs[8];
-	static const uint64_t sectors[8] = { 10, 11, 12, 14, 15, 30, 31, 31 };
+	static const uint64_t sectors[8] = {10, 11, 12, 14, 15, 30, 31, 31};
 
 	start(f, NULL);
 	for (int i = 0; i < 8; i++)
@@ -504,7 +504,7 @@ static void a_broken_driver_needs_a_reset(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t h = vguest_alloc(&f->g, 4096, 16);
-	struct vbuf bufs[] = { { h, 15 }, { h + 16, 1 }, { h + 32, 16 } };
+	struct vbuf bufs[] = {{h, 15}, {h + 16, 1}, {h + 32, 16}};
 	struct vblk_req req;
 
 	start(f, NULL);

@@ -29,7 +29,7 @@ static int setup(void **state)
 	struct fixture *f = calloc(1, sizeof(*f));
 	char opts_text[160];
 	struct error *err = NULL;
-	struct opts opts = { 0 };
+	struct opts opts = {0};
 	int fd;
 
 	vguest_init(&f->g);
@@ -40,7 +40,7 @@ static int setup(void **state)
 	close(fd);
 	snprintf(opts_text, sizeof(opts_text), "file=%s,format=raw,discard=unmap", f->path);
 	assert_true(opts_parse(&opts, opts_text, NULL, &err));
-	f->drive = (struct drive){ .id = "d0" };
+	f->drive = (struct drive){.id = "d0"};
 	f->drive.node = block_open(f->g.vm.loop, &opts, &err);
 	if (!f->drive.node)
 		fail_msg("%s", error_message(err));
@@ -121,7 +121,7 @@ static void write_and_read_back(struct fixture *f, const char *props)
 	assert_int_equal(vblk_do(r, VIRTIO_BLK_T_IN, 5, f->buf, 512), VIRTIO_BLK_S_OK);
 	pattern(want, 5);
 	assert_memory_equal(buf, want, 512);
-	memcpy(buf, &(struct virtio_blk_range){ .sector = 0, .num_sectors = 64 }, 16);
+	memcpy(buf, &(struct virtio_blk_range){.sector = 0, .num_sectors = 64}, 16);
 	assert_int_equal(vblk_do(r, VIRTIO_BLK_T_WRITE_ZEROES, 0, f->buf, 16), VIRTIO_BLK_S_OK);
 	assert_int_equal(vblk_do(r, VIRTIO_BLK_T_DISCARD, 0, f->buf, 16), VIRTIO_BLK_S_OK);
 	memset(want, 0, 512);

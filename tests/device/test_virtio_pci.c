@@ -29,7 +29,7 @@ static int setup(void **state)
 
 	vguest_init(&f->g);
 	f->node = fake_block_new(f->g.vm.loop, DISK);
-	f->drive = (struct drive){ .id = "d0", .node = f->node };
+	f->drive = (struct drive){.id = "d0", .node = f->node};
 	vguest_object(&f->g, "d0", &f->drive);
 	f->buf = vguest_alloc(&f->g, 65536, 4096);
 	*state = f;
@@ -85,14 +85,14 @@ static void identity(void **state)
 		uint8_t revision;
 		bool legacy, modern;
 	} kinds[] = {
-		{ &virtio_blk_pci_desc, NULL, 0x1001, 2, 0, true, true },
-		{ &virtio_blk_pci_desc, "disable-legacy=on", 0x1042, 0x1100, 1, false, true },
-		{ &virtio_blk_pci_desc, "disable-legacy=off", 0x1001, 2, 0, true, true },
-		{ &virtio_blk_pci_desc, "disable-modern=on", 0x1001, 2, 0, true, false },
-		{ &virtio_blk_pci_transitional_desc, NULL, 0x1001, 2, 0, true, true },
-		{ &virtio_blk_pci_non_transitional_desc, NULL, 0x1042, 0x1100, 1, false, true },
-		{ &virtio_blk_pci_non_transitional_desc, "iommu_platform=on", 0x1042, 0x1100, 1,
-		  false, true },
+		{&virtio_blk_pci_desc, NULL, 0x1001, 2, 0, true, true},
+		{&virtio_blk_pci_desc, "disable-legacy=on", 0x1042, 0x1100, 1, false, true},
+		{&virtio_blk_pci_desc, "disable-legacy=off", 0x1001, 2, 0, true, true},
+		{&virtio_blk_pci_desc, "disable-modern=on", 0x1001, 2, 0, true, false},
+		{&virtio_blk_pci_transitional_desc, NULL, 0x1001, 2, 0, true, true},
+		{&virtio_blk_pci_non_transitional_desc, NULL, 0x1042, 0x1100, 1, false, true},
+		{&virtio_blk_pci_non_transitional_desc, "iommu_platform=on", 0x1042, 0x1100, 1,
+		 false, true},
 	};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++) {
@@ -116,8 +116,8 @@ static void identity(void **state)
 		if (kinds[i].modern) {
 			drive_it(f, false, 2);
 			assert_int_equal((f->d.features & VIRTIO_F_ACCESS_PLATFORM) != 0,
-					 kinds[i].props && !strcmp(kinds[i].props,
-								   "iommu_platform=on"));
+					 kinds[i].props &&
+						 !strcmp(kinds[i].props, "iommu_platform=on"));
 			check_works(f);
 		}
 		if (kinds[i].legacy) {
@@ -307,8 +307,8 @@ static void registers_through_configuration_space(void **state)
 	vdriver_pci_write(d, pos + 16, 3, 1);
 	assert_int_equal(vdriver_status(d), 3);
 	/* Aims at nothing, askew, or of no size that there is: nothing happens. */
-	static const uint32_t bad[][2] = { { 0x4000, 4 }, { UINT32_MAX, 1 }, { 1, 2 }, { 0, 3 },
-					   { 0, 0 },	  { 0, UINT32_MAX } };
+	static const uint32_t bad[][2] = {{0x4000, 4}, {UINT32_MAX, 1}, {1, 2},
+					  {0, 3},      {0, 0},		{0, UINT32_MAX}};
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
 		aim(d, pos, bad[i][0], bad[i][1]);
 		vdriver_pci_read(d, pos + 16, 4);
@@ -440,8 +440,9 @@ static void registers_at_random(void **state)
 
 		switch ((r >> 28) % 8) {
 		case 0:
-			vguest_out(&f->g, true, f->g.root.bus.devices[f->d.pci->devfn]->bars[0].addr +
-							(r >> 16) % 128,
+			vguest_out(&f->g, true,
+				   f->g.root.bus.devices[f->d.pci->devfn]->bars[0].addr +
+					   (r >> 16) % 128,
 				   value, size > 4 ? 4 : size);
 			break;
 		case 1:

@@ -67,7 +67,7 @@ static void start(struct fixture *f, const char *props)
 
 static void ask(struct fixture *f, uint32_t len)
 {
-	struct vbuf buf = { f->buf, len };
+	struct vbuf buf = {f->buf, len};
 
 	if (f->q->free == f->q->size)
 		f->q->free = 0;
@@ -204,7 +204,7 @@ static void built_in_and_files(void **state)
 static void nonsense(void **state)
 {
 	struct fixture *f = *state;
-	struct vbuf bufs[] = { { f->buf, 4 }, { f->buf + 4, 4 } };
+	struct vbuf bufs[] = {{f->buf, 4}, {f->buf + 4, 4}};
 	struct error *err = NULL;
 	uint32_t len;
 

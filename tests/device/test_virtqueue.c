@@ -86,7 +86,7 @@ static void chains_come_as_they_were_made(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t a = vguest_alloc(&f->g, 8192, 4096);
-	struct vbuf bufs[] = { { a, 16 }, { a + 100, 50 }, { a + 4096, 512 }, { a + 5000, 1 } };
+	struct vbuf bufs[] = {{a, 16}, {a + 100, 50}, {a + 4096, 512}, {a + 5000, 1}};
 
 	for (int indirect = 0; indirect < 2; indirect++) {
 		assert_int_equal(vq_pop(&f->vq, &f->chain), 0);
@@ -111,7 +111,7 @@ static void used_ring_keeps_the_order_of_pushes(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t a = vguest_alloc(&f->g, 4096, 4096);
-	struct vbuf buf = { a, 4 };
+	struct vbuf buf = {a, 4};
 	struct vq_chain c[4];
 	struct iovec iov[4][2];
 	uint16_t head;
@@ -140,7 +140,7 @@ static void used_ring_keeps_the_order_of_pushes(void **state)
 
 static void one_request(struct fixture *f)
 {
-	struct vbuf buf = { 1 << 20, 4 };
+	struct vbuf buf = {1 << 20, 4};
 
 	f->ring.free = 0;
 	vring_add(&f->ring, &buf, 0, 1, false);
@@ -194,7 +194,7 @@ static void interrupts_follow_the_flag(void **state)
 static void kicks_are_asked_for_when_needed(void **state)
 {
 	struct fixture *f = *state;
-	struct vbuf buf = { 1 << 20, 4 };
+	struct vbuf buf = {1 << 20, 4};
 
 	for (int event_idx = 0; event_idx < 2; event_idx++) {
 		start(f, 8, event_idx);
@@ -218,7 +218,7 @@ static void kicks_are_asked_for_when_needed(void **state)
 static void rings_of_every_size_wrap(void **state)
 {
 	struct fixture *f = *state;
-	struct vbuf buf = { 1 << 20, 4 };
+	struct vbuf buf = {1 << 20, 4};
 
 	for (unsigned size = 1; size <= 1024; size *= 2) {
 		start(f, size, true);
@@ -239,7 +239,7 @@ static void rings_of_every_size_wrap(void **state)
 static void a_full_ring_is_in_flight(void **state)
 {
 	struct fixture *f = *state;
-	struct vbuf buf = { 1 << 20, 4 };
+	struct vbuf buf = {1 << 20, 4};
 
 	start(f, 1024, true);
 	for (int i = 0; i < 1024; i++)
@@ -267,7 +267,7 @@ static void malformed_chains_break_the_queue(void **state)
 		struct vq_desc *t = vguest_ptr(&f->g, table);
 
 		memset(t, 0, 4096);
-		t[0] = (struct vq_desc){ ok, 4, 0, 0 };
+		t[0] = (struct vq_desc){ok, 4, 0, 0};
 		switch (what) {
 		case 0: /* a loop of one */
 			vring_desc(r, 0, ok, 4, VQ_DESC_NEXT, 0);
@@ -318,21 +318,21 @@ static void malformed_chains_break_the_queue(void **state)
 			vring_desc(r, 1, ok, 4, 0, 0);
 			break;
 		case 15: /* one inside another */
-			t[0] = (struct vq_desc){ table, 16, VQ_DESC_INDIRECT, 0 };
+			t[0] = (struct vq_desc){table, 16, VQ_DESC_INDIRECT, 0};
 			vring_desc(r, 0, table, 16, VQ_DESC_INDIRECT, 0);
 			break;
 		case 16: /* a loop in a table */
-			t[0] = (struct vq_desc){ ok, 4, VQ_DESC_NEXT, 1 };
-			t[1] = (struct vq_desc){ ok, 4, VQ_DESC_NEXT, 0 };
+			t[0] = (struct vq_desc){ok, 4, VQ_DESC_NEXT, 1};
+			t[1] = (struct vq_desc){ok, 4, VQ_DESC_NEXT, 0};
 			vring_desc(r, 0, table, 32, VQ_DESC_INDIRECT, 0);
 			break;
 		case 17: /* out of a table */
-			t[0] = (struct vq_desc){ ok, 4, VQ_DESC_NEXT, 1 };
+			t[0] = (struct vq_desc){ok, 4, VQ_DESC_NEXT, 1};
 			vring_desc(r, 0, table, 16, VQ_DESC_INDIRECT, 0);
 			break;
 		case 18: /* more pieces than the device has room for */
 			for (int i = 0; i < 65; i++)
-				t[i] = (struct vq_desc){ ok, 4, VQ_DESC_NEXT, i + 1 };
+				t[i] = (struct vq_desc){ok, 4, VQ_DESC_NEXT, i + 1};
 			vring_desc(r, 0, table, 66 * 16, VQ_DESC_INDIRECT, 0);
 			break;
 		case 19: /* not negotiated */
@@ -352,7 +352,7 @@ static void malformed_chains_break_the_queue(void **state)
 			return;
 		}
 		vring_offer(r, 0);
-pop:
+	pop:
 		if (vq_pop(&f->vq, &f->chain) != -EINVAL || !f->failed)
 			fail_msg("malformed chain %d was taken", what);
 		assert_int_equal(vq_pop(&f->vq, &f->chain), -EINVAL);
@@ -371,18 +371,18 @@ static void bad_rings_do_not_start(void **state)
 		unsigned size;
 		uint64_t desc, avail, used;
 	} bad[] = {
-		{ 0, 0, 0, 0 },
-		{ 3, 0, 0, 0 },
-		{ 2048, 0, 0, 0 },
-		{ 8, 8, 0, 0 },
-		{ 8, 0, 1, 0 },
-		{ 8, 0, 0, 2 },
-		{ 8, VGUEST_RAM, 0, 0 },
-		{ 8, VGUEST_RAM - 16, 0, 0 },
-		{ 8, 0, VGUEST_RAM - 4, 0 },
-		{ 8, 0, 0, VGUEST_RAM - 8 },
-		{ 8, ~UINT64_C(15), 0, 0 },
-		{ 8, 0, 0, ~UINT64_C(3) },
+		{0, 0, 0, 0},
+		{3, 0, 0, 0},
+		{2048, 0, 0, 0},
+		{8, 8, 0, 0},
+		{8, 0, 1, 0},
+		{8, 0, 0, 2},
+		{8, VGUEST_RAM, 0, 0},
+		{8, VGUEST_RAM - 16, 0, 0},
+		{8, 0, VGUEST_RAM - 4, 0},
+		{8, 0, 0, VGUEST_RAM - 8},
+		{8, ~UINT64_C(15), 0, 0},
+		{8, 0, 0, ~UINT64_C(3)},
 	};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -405,8 +405,8 @@ static void buffers_may_lie_across_regions(void **state)
 {
 	struct fixture *f = *state;
 	static uint8_t more[8192] __attribute__((aligned(4096)));
-	struct mem_region region = { .gpa = VGUEST_RAM, .size = 8192, .hva = more, .fd = -1 };
-	struct vbuf bufs[] = { { VGUEST_RAM - 100, 200 }, { VGUEST_RAM + 8000, 192 } };
+	struct mem_region region = {.gpa = VGUEST_RAM, .size = 8192, .hva = more, .fd = -1};
+	struct vbuf bufs[] = {{VGUEST_RAM - 100, 200}, {VGUEST_RAM + 8000, 192}};
 
 	/* The rings are resolved anew, since the snapshot has changed. */
 	assert_true(guest_mem_add(&f->g.vm.mem, &region, NULL));
@@ -425,7 +425,7 @@ static void buffers_may_lie_across_regions(void **state)
 static void rings_that_are_unplugged_break_it(void **state)
 {
 	struct fixture *f = *state;
-	struct vbuf buf = { 1 << 20, 4 };
+	struct vbuf buf = {1 << 20, 4};
 
 	vring_add(&f->ring, &buf, 0, 1, false);
 	assert_int_equal(vq_pop(&f->vq, &f->chain), 1);
@@ -446,11 +446,13 @@ static void writes_are_marked_dirty(void **state)
 	struct fixture *f = *state;
 	size_t words = VGUEST_RAM / 4096 / 64;
 	_Atomic uint64_t *bits = calloc(words, 8);
-	struct mem_region region = {
-		.size = VGUEST_RAM, .hva = f->g.ram, .fd = -1, .flags = GM_DIRTY_LOG, .dirty = bits
-	};
+	struct mem_region region = {.size = VGUEST_RAM,
+				    .hva = f->g.ram,
+				    .fd = -1,
+				    .flags = GM_DIRTY_LOG,
+				    .dirty = bits};
 	uint64_t a = vguest_alloc(&f->g, 16384, 4096);
-	struct vbuf bufs[] = { { a, 16 }, { a + 4096, 5000 } };
+	struct vbuf bufs[] = {{a, 16}, {a + 4096, 5000}};
 
 	guest_mem_remove(&f->g.vm.mem, 0);
 	assert_true(guest_mem_add(&f->g.vm.mem, &region, NULL));
@@ -472,8 +474,8 @@ static void writes_are_marked_dirty(void **state)
 
 static void iovecs_are_read_written_and_cut(void **state)
 {
-	char a[] = "abc", b[] = "defg", c[] = "h", buf[16] = { 0 };
-	struct iovec iov[] = { { a, 3 }, { b, 4 }, { c, 1 } }, *p = iov;
+	char a[] = "abc", b[] = "defg", c[] = "h", buf[16] = {0};
+	struct iovec iov[] = {{a, 3}, {b, 4}, {c, 1}}, *p = iov;
 	unsigned n = 3;
 
 	assert_int_equal(vq_iov_read(iov, 3, 2, buf, sizeof(buf)), 6);

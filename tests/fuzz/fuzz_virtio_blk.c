@@ -67,9 +67,10 @@ static struct machine *make_machine(void)
 	log_set_file("/dev/null");
 	vguest_init(&m->g);
 	m->node = fake_block_new(m->g.vm.loop, DISK);
-	m->drive = (struct drive){ .id = "d0", .node = m->node, .werror = BLOCK_ERR_ENOSPC };
+	m->drive = (struct drive){.id = "d0", .node = m->node, .werror = BLOCK_ERR_ENOSPC};
 	vguest_object(&m->g, "d0", &m->drive);
-	m->dev = vguest_add(&m->g, &virtio_blk_pci_desc, "drive=d0,queue-size=64,num-queues=2", NULL);
+	m->dev = vguest_add(&m->g, &virtio_blk_pci_desc, "drive=d0,queue-size=64,num-queues=2",
+			    NULL);
 	vguest_boot(&m->g);
 	return m;
 }
@@ -119,8 +120,8 @@ static void step(struct machine *m, struct input *in)
 		offset = take(in, 2);
 		len = take(in, 1);
 		for (unsigned i = 0; i < len && in->size; i++)
-			*(uint8_t *)vguest_ptr(&m->g, PLAY + (offset + i) % PLAY_SIZE) =
-				take(in, 1);
+			*(uint8_t *)vguest_ptr(&m->g, PLAY + (offset + i) % PLAY_SIZE) = take(in,
+											      1);
 		break;
 	case DESCRIBE:
 		describe(m, in);
@@ -176,7 +177,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static struct machine *m;
-	struct input in = { data, size };
+	struct input in = {data, size};
 
 	if (!m)
 		m = make_machine();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A virtqueue whose rings, descriptors and tables are arbitrary and change while it works. Input: two
- * bytes that choose features and size, then a run of operations, a byte that says which and its
+ * A virtqueue whose rings, descriptors and tables are arbitrary and change while it works. Input:
+ * two bytes that choose features and size, then a run of operations, a byte that says which and its
  * operands; numbers are little-endian.
  */
 #include <stdlib.h>
@@ -177,13 +177,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct input in = { data, size };
+	struct input in = {data, size};
 	struct machine *m = xcalloc(1, sizeof(*m));
 	uint8_t features = take(&in, 1);
 
 	m->ram = aligned_alloc(4096, RAM);
 	memset(m->ram, 0, RAM);
-	m->region = (struct mem_region){ .size = RAM, .hva = m->ram, .fd = -1 };
+	m->region = (struct mem_region){.size = RAM, .hva = m->ram, .fd = -1};
 	guest_mem_init(&m->mem);
 	guest_mem_add(&m->mem, &m->region, NULL);
 	vq_init(&m->vq, &m->mem, 0, MAX_SIZE, on_fail, m);

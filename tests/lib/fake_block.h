@@ -33,10 +33,10 @@ struct block_node {
 	unsigned refs;
 	struct notifier_list resize;
 
-	bool hold;		/* requests stay until fake_block_release() */
-	unsigned fail_count;	/* this many requests fail */
-	int fail_error;		/* with this -errno */
-	uint64_t fail_offset;	/* only those that touch it; UINT64_MAX: all */
+	bool hold;	      /* requests stay until fake_block_release() */
+	unsigned fail_count;  /* this many requests fail */
+	int fail_error;	      /* with this -errno */
+	uint64_t fail_offset; /* only those that touch it; UINT64_MAX: all */
 	bool fail_reads, fail_writes;
 
 	struct block_req *queue[FAKE_BLOCK_QUEUE];

@@ -74,7 +74,7 @@ static void walk(struct stream *s, const struct state_desc *desc, char *object)
 
 size_t state_save(const struct state_desc *desc, void *object, uint8_t *buf, size_t room)
 {
-	struct stream s = { .out = buf, .size = room, .ok = true };
+	struct stream s = {.out = buf, .size = room, .ok = true};
 
 	walk(&s, desc, object);
 	return s.at;
@@ -83,7 +83,7 @@ size_t state_save(const struct state_desc *desc, void *object, uint8_t *buf, siz
 bool state_load(const struct state_desc *desc, void *object, const uint8_t *buf, size_t len,
 		struct error **err)
 {
-	struct stream s = { .in = buf, .size = len, .err = err, .ok = true };
+	struct stream s = {.in = buf, .size = len, .err = err, .ok = true};
 
 	walk(&s, desc, object);
 	if (s.ok)

@@ -29,13 +29,14 @@ void vblk_add(struct vring *r, struct vblk_req *req, uint32_t type, uint64_t sec
 	store_le32(p + 4, 0);
 	store_le64(p + 8, sector);
 	p[16] = VBLK_PENDING;
-	bufs[n++] = (struct vbuf){ req->header, 16 };
+	bufs[n++] = (struct vbuf){req->header, 16};
 	for (unsigned i = 0; len && i < pieces; i++) {
-		uint32_t piece = i + 1 < pieces ? len / pieces : len - (pieces - 1) * (len / pieces);
+		uint32_t piece = i + 1 < pieces ? len / pieces
+						: len - (pieces - 1) * (len / pieces);
 
-		bufs[n++] = (struct vbuf){ data + (uint64_t)i * (len / pieces), piece };
+		bufs[n++] = (struct vbuf){data + (uint64_t)i * (len / pieces), piece};
 	}
-	bufs[n++] = (struct vbuf){ req->status, 1 };
+	bufs[n++] = (struct vbuf){req->status, 1};
 	req->head = vring_add(r, bufs, in ? 1 : n - 1, in ? n - 1 : 1, indirect);
 }
 

@@ -45,7 +45,7 @@ static void set_intx(void *opaque, unsigned input, bool level)
 	g->intx = level;
 }
 
-static const struct pci_root_ops root_ops = { .map_intx = map_intx, .set_intx = set_intx };
+static const struct pci_root_ops root_ops = {.map_intx = map_intx, .set_intx = set_intx};
 
 static void *resolve(void *opaque, const struct prop *prop, const char *name, struct error **err)
 {
@@ -68,7 +68,7 @@ static void note_event(struct notifier *n, void *data)
 
 void vguest_init(struct vguest *g)
 {
-	struct mem_region ram = { .size = VGUEST_RAM, .fd = -1 };
+	struct mem_region ram = {.size = VGUEST_RAM, .fd = -1};
 	struct error *err = NULL;
 
 	memset(g, 0, sizeof(*g));
@@ -85,7 +85,7 @@ void vguest_init(struct vguest *g)
 	g->sink.ops = &sink_ops;
 	g->sink.opaque = g;
 	g->vm.msi = &g->sink;
-	g->vm.resolver = (struct prop_resolver){ .resolve = resolve, .opaque = g };
+	g->vm.resolver = (struct prop_resolver){.resolve = resolve, .opaque = g};
 	g->events.fn = note_event;
 	notifier_add(&g->vm.events, &g->events);
 	pci_root_init(&g->root, &g->vm, "pcie.0", true);
@@ -208,7 +208,8 @@ void vguest_out(struct vguest *g, bool port, uint64_t addr, uint64_t value, unsi
 
 uint32_t vdriver_pci_read(struct vdriver *d, unsigned offset, unsigned size)
 {
-	return pci_config_read(&d->g->root, pci_bus_number(d->pci->bus), d->pci->devfn, offset, size);
+	return pci_config_read(&d->g->root, pci_bus_number(d->pci->bus), d->pci->devfn, offset,
+			       size);
 }
 
 void vdriver_pci_write(struct vdriver *d, unsigned offset, uint32_t value, unsigned size)
@@ -224,7 +225,8 @@ static uint64_t bar(struct vdriver *d, unsigned n)
 	if (low & PCI_BAR_SPACE_IO)
 		return low & ~UINT32_C(3);
 	if (low & PCI_BAR_MEM_64)
-		return (uint64_t)vdriver_pci_read(d, PCI_BAR0 + 4 * n + 4, 4) << 32 | (low & ~UINT32_C(15));
+		return (uint64_t)vdriver_pci_read(d, PCI_BAR0 + 4 * n + 4, 4) << 32 |
+		       (low & ~UINT32_C(15));
 	return low & ~UINT32_C(15);
 }
 
@@ -269,8 +271,8 @@ void vdriver_open(struct vdriver *d, struct vguest *g, struct device *dev, bool 
 
 uint8_t vdriver_status(struct vdriver *d)
 {
-	return d->legacy ? vguest_in(d->g, true, d->port + 18, 1) :
-			   vguest_in(d->g, false, d->common + 20, 1);
+	return d->legacy ? vguest_in(d->g, true, d->port + 18, 1)
+			 : vguest_in(d->g, false, d->common + 20, 1);
 }
 
 void vdriver_set_status(struct vdriver *d, uint8_t status)
@@ -366,8 +368,8 @@ void vdriver_config_vector(struct vdriver *d, uint16_t vector)
 
 uint8_t vdriver_isr(struct vdriver *d)
 {
-	return d->legacy ? vguest_in(d->g, true, d->port + 19, 1) :
-			   vguest_in(d->g, false, d->isr, 1);
+	return d->legacy ? vguest_in(d->g, true, d->port + 19, 1)
+			 : vguest_in(d->g, false, d->isr, 1);
 }
 
 uint64_t vdriver_config_read(struct vdriver *d, unsigned offset, unsigned size)
@@ -447,8 +449,7 @@ struct vring *vdriver_ring(struct vdriver *d, unsigned index, unsigned size)
 
 void vdriver_ok(struct vdriver *d)
 {
-	uint8_t status = VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER |
-			 VIRTIO_STATUS_DRIVER_OK;
+	uint8_t status = VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER | VIRTIO_STATUS_DRIVER_OK;
 
 	if (!d->legacy)
 		status |= VIRTIO_STATUS_FEATURES_OK;

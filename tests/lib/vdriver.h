@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A guest's virtio driver in the test's own process: memory and a PCI root without CPUs, an allocator
- * of guest memory, set-up of devices through their registers, modern or legacy, and rings. What a
- * correct driver would not do, tests do by writing the rings themselves.
+ * A guest's virtio driver in the test's own process: memory and a PCI root without CPUs, an
+ * allocator of guest memory, set-up of devices through their registers, modern or legacy, and
+ * rings. What a correct driver would not do, tests do by writing the rings themselves.
  *
  * The test's thread is every vCPU, the main thread and, unless a device has an iothread, its loop.
  */
@@ -44,8 +44,8 @@ struct vguest {
 void vguest_init(struct vguest *g);
 void vguest_destroy(struct vguest *g);
 void vguest_object(struct vguest *g, const char *name, void *object);
-/* props: "name=value,name=value" or NULL. On the root bus. NULL with err, or fails the test if err is
- * NULL. */
+/* props: "name=value,name=value" or NULL. On the root bus. NULL with err, or fails the test if err
+ * is NULL. */
 struct device *vguest_add(struct vguest *g, const struct device_desc *desc, const char *props,
 			  struct error **err);
 struct device *vguest_add_on(struct vguest *g, struct bus *bus, const struct device_desc *desc,
@@ -75,8 +75,8 @@ struct vring {
 	struct vdriver *d;
 	uint16_t index, size;
 	uint64_t desc, avail, used;
-	uint16_t free; /* next descriptor; descriptors are not reused until the ring is set up again,
-			* unless vring_recycle() */
+	uint16_t free; /* next descriptor; descriptors are not reused until the ring is set up
+			* again, unless vring_recycle() */
 	uint16_t avail_idx, used_idx;
 	uint16_t kicked_idx;
 	bool event_idx;
@@ -87,8 +87,8 @@ struct vdriver {
 	struct vguest *g;
 	struct pci_device *pci;
 	bool legacy;
-	uint64_t port;				 /* legacy registers */
-	uint64_t common, isr, config, notify;	 /* modern ones */
+	uint64_t port;			      /* legacy registers */
+	uint64_t common, isr, config, notify; /* modern ones */
 	uint32_t notify_stride;
 	uint64_t msix_table;
 	bool msix;
