@@ -42,6 +42,12 @@ static void test_unknown_keys_name_the_nearest(void **state)
 	assert_string_equal(error_message(err),
 			    "Invalid parameter 'fromat' (did you mean 'format'?)");
 	error_free(err);
+	err = NULL;
+	opts_free(&o);
+	assert_true(opts_parse(&o, "cahce=none", NULL, NULL)); /* changed places are one mistake */
+	assert_false(opts_check_used(&o, known, 3, &err));
+	assert_string_equal(error_message(err), "Invalid parameter 'cahce' (did you mean 'cache'?)");
+	error_free(err);
 	opts_free(&o);
 	assert_false(opts_parse(&o, "a=1,,=2,=3", NULL, NULL) && o.count == 0);
 	opts_free(&o);

@@ -93,30 +93,34 @@ int write_full(int fd, const void *buf, size_t n)
 	return 0;
 }
 
-/* Levenshtein distance of two short words; anything longer is far from everything. */
+/*
+ * Edits that make one short word of another, two letters that changed places being one edit; anything
+ * longer is far from everything.
+ */
 static unsigned edit_distance(const char *a, const char *b)
 {
 	enum { LONGEST = 63 };
-	unsigned row[LONGEST + 1];
+	unsigned rows[3][LONGEST + 1];
 	size_t la = strlen(a), lb = strlen(b);
 
 	if (la > LONGEST || lb > LONGEST)
 		return LONGEST;
 	for (size_t j = 0; j <= lb; j++)
-		row[j] = j;
+		rows[0][j] = j;
 	for (size_t i = 1; i <= la; i++) {
-		unsigned diagonal = row[0];
+		unsigned *row = rows[i % 3], *above = rows[(i + 2) % 3], *two_above = rows[(i + 1) % 3];
 
 		row[0] = i;
 		for (size_t j = 1; j <= lb; j++) {
-			unsigned change = diagonal + (tolower((unsigned char)a[i - 1]) !=
-						      tolower((unsigned char)b[j - 1]));
+			int x = tolower((unsigned char)a[i - 1]), y = tolower((unsigned char)b[j - 1]);
 
-			diagonal = row[j];
-			row[j] = MIN(change, MIN(row[j], row[j - 1]) + 1);
+			row[j] = MIN(above[j - 1] + (x != y), MIN(above[j], row[j - 1]) + 1);
+			if (i > 1 && j > 1 && x == tolower((unsigned char)b[j - 2]) &&
+			    y == tolower((unsigned char)a[i - 2]))
+				row[j] = MIN(row[j], two_above[j - 2] + 1);
 		}
 	}
-	return row[lb];
+	return rows[la % 3][lb];
 }
 
 const char *nearest_name(const char *word, const char *const *names, size_t count)
