@@ -9,6 +9,7 @@
 
 #include "block/create.h"
 #include "block/driver.h"
+#include "vmm/core/util.h"
 
 static const char *const cache_names[] = {"none",	"off",	  "writeback", "writethrough",
 					  "directsync", "unsafe", NULL};
@@ -109,6 +110,14 @@ out:
 static struct block_node *open_top(struct block_open *how, struct opts *opts, bool snapshot,
 				   struct evloop *loop, struct error **err)
 {
+	/* What is left over is unknown, and is answered with the nearest of these. */
+	static const char *const known[] = {
+		"file", "format", "if", "media", "index", "bus", "unit", "id", "readonly", "snapshot",
+		"cache", "aio", "discard", "detect-zeroes", "rerror", "werror", "copy-on-read",
+		"serial", "cache.direct", "cache.no-flush", "cache.writeback", "driver", "node-name",
+		"backing", "read-only", "auto-read-only", "force-share", "l2-cache-size",
+		"refcount-cache-size", "cache-size", "cache-clean-interval", "lazy-refcounts",
+	};
 	struct block_node *node;
 	bool discard;
 
@@ -119,7 +128,7 @@ static struct block_node *open_top(struct block_open *how, struct opts *opts, bo
 	if (snapshot)
 		how->flags &= ~BLOCK_OPEN_RDWR;
 	node = block_open_node(how, opts, err);
-	if (node && !opts_check_used(opts, NULL, 0, err)) {
+	if (node && !opts_check_used(opts, known, ARRAY_SIZE(known), err)) {
 		block_abandon(node, loop);
 		node = NULL;
 	}

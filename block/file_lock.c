@@ -39,7 +39,7 @@ static int byte_taken(int fd, off_t pos)
 
 static bool in_use(const char *filename, const char *shared, const char *name, struct error **err)
 {
-	error_set(err, "Failed to get %s\"%s\" lock\nIs another process using the image [%s]?",
+	error_set(err, "Failed to get %s\"%s\" lock: is another process using the image [%s]?",
 		  shared, name, filename);
 	return false;
 }
