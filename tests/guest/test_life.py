@@ -42,7 +42,7 @@ def vmm(*args, **kw):
     (["-monitor", "unix:/nonexistent"], "cannot connect to unix:/nonexistent"),
     (["-cloud-init", "user-data=/nonexistent"],
      "-cloud-init user-data=/nonexistent: cannot read user-data"),
-    (["-pidfile", "/nonexistent/pid"], "cannot make the pid file"),
+    (["-pidfile", "/nonexistent/pid"], "-pidfile /nonexistent/pid: cannot make it"),
     (["-D", "/nonexistent/log"], "-D /nonexistent/log: "),
 ])
 def test_mistakes(args, message):
@@ -208,7 +208,7 @@ def test_daemon(tmp_path):
             assert f.read() == "vm-web\n"
         assert os.readlink(f"/proc/{number}/cwd") == "/"
         second = vmm(*args)
-        assert second.returncode == 1 and "another process holds the pid file" in second.stderr
+        assert second.returncode == 1 and "another process holds it" in second.stderr
         q = Qmp(qmp)
         assert q.ask("query-status")[0]["error"]["class"] == "CommandNotFound"
         assert q.ask("qmp_capabilities") == ({"return": {}}, [])

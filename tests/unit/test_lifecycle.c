@@ -191,7 +191,7 @@ static void test_stale_pidfile(void **state)
 	lifecycle_destroy(&l);
 	assert_int_equal(access(x->pid, F_OK), -1);
 	assert_false(lifecycle_pidfile(&l, "/nonexistent/pid", &err));
-	assert_non_null(strstr(error_message(err), "cannot make the pid file: No such"));
+	assert_non_null(strstr(error_message(err), ": cannot make it: No such"));
 	error_free(err);
 	lifecycle_destroy(&l);
 }

@@ -149,11 +149,11 @@ bool lifecycle_pidfile(struct lifecycle *l, const char *path, struct error **err
 	int fd = lock_file(path), ret;
 
 	if (fd == -EAGAIN) {
-		error_set(err, "another process holds the pid file");
+		error_set(err, "-pidfile %s: another process holds it", path);
 		return false;
 	}
 	if (fd < 0) {
-		error_set_errno(err, fd, "cannot make the pid file");
+		error_set_errno(err, fd, "-pidfile %s: cannot make it", path);
 		return false;
 	}
 	snprintf(text, sizeof(text), "%d\n", getpid());
@@ -161,7 +161,7 @@ bool lifecycle_pidfile(struct lifecycle *l, const char *path, struct error **err
 	l->pid_path = realpath(path, NULL); /* -daemonize leaves the directory */
 	l->pid_fd = fd;
 	if (ret < 0)
-		error_set_errno(err, ret, "cannot write the pid file");
+		error_set_errno(err, ret, "-pidfile %s: cannot write it", path);
 	return ret == 0;
 }
 
