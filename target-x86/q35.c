@@ -391,9 +391,17 @@ fail:
 	return NULL;
 }
 
+/* Whether the kernel and its initrd will find their places: the user's mistakes end the program now. */
+static bool check_boot(struct q35 *b, struct error **err)
+{
+	struct boot_layout layout = { .e820 = &b->e820, .rsdp = Q35_RSDP };
+
+	return !b->boot || boot_load(b->boot, &layout, NULL, &b->boot_state, err);
+}
+
 bool q35_complete(struct q35 *b, struct error **err)
 {
-	bool ok = q35_tables_complete(b, err);
+	bool ok = q35_tables_complete(b, err) && check_boot(b, err);
 
 	io_bus_commit(&b->vm->pio);
 	io_bus_commit(&b->vm->mmio);

@@ -298,8 +298,10 @@ bool q35_tables_init(struct q35 *b, struct error **err)
 		fw_cfg_add_blob(b->fw_cfg, "etc/boot-menu-wait", wait, sizeof(wait));
 	}
 	for (size_t i = 0; i < c->fw_cfg_count; i++)
-		if (!fw_cfg_add_user(b->fw_cfg, c->fw_cfg[i], err))
+		if (!fw_cfg_add_user(b->fw_cfg, c->fw_cfg[i], err)) {
+			error_prefix(err, "-fw_cfg: ");
 			return false;
+		}
 	return true;
 }
 

@@ -136,7 +136,7 @@ const char *boot_source_kind(const struct boot_source *src)
 static bool clear(const struct boot_load *b, uint64_t gpa, uint64_t len)
 {
 	struct iovec iov[16];
-	if (b->layout->ram_is_zero)
+	if (!b->mem || b->layout->ram_is_zero)
 		return true;
 	int n = gm_map(b->mem, gpa, len, GM_TO_GUEST, iov, ARRAY_SIZE(iov));
 	for (int i = 0; i < n; i++)
@@ -210,7 +210,7 @@ bool boot_low_alloc(struct boot_load *b, uint64_t size, uint64_t *gpa, struct er
 
 bool boot_write(struct boot_load *b, uint64_t gpa, const void *buf, size_t len, struct error **err)
 {
-	if (gm_write(b->mem, gpa, buf, len))
+	if (!b->mem || gm_write(b->mem, gpa, buf, len))
 		return true;
 	error_set(err, "-kernel %s: there is no memory at 0x%llx", b->src->path,
 		  (unsigned long long)gpa);

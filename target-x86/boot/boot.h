@@ -47,7 +47,8 @@ struct boot_layout {
 };
 
 /* Fills guest memory and *out. Called again at every reset of the machine, since a kernel
- * overwrites itself; the files stay open for that. */
+ * overwrites itself; the files stay open for that. Without mem it only finds out whether all has
+ * its place. */
 bool boot_load(const struct boot_source *src, const struct boot_layout *layout,
 	       struct guest_mem *mem, struct x86_boot_state *out, struct error **err);
 

@@ -125,6 +125,8 @@ static void init_params(const struct boot_load *b, uint8_t *params, uint64_t loa
 
 static bool write_page_tables(struct boot_load *b, uint64_t gpa, struct error **err)
 {
+	if (!b->mem)
+		return true;
 	uint8_t *tables = gm_ptr(b->mem, gpa, X86_BOOT_PAGES_SIZE, GM_TO_GUEST);
 	if (!tables) {
 		error_set(err, "-kernel %s: there is no memory at 0x%llx", b->src->path,
