@@ -27,7 +27,7 @@ start:
 	rep outsb
 	mov edx, DEBUG_EXIT
 	xor eax, eax
-	out dx, eax
+	out dx, al
 1:	hlt
 	jmp 1b
 
