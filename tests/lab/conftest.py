@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
+import sys
 
 import pytest
 
-from vmtest import CACHE, Vm
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
+
+from vmtest import CACHE, Vm  # noqa: E402
 
 
 @pytest.fixture(scope="session")
