@@ -81,7 +81,7 @@ struct config_drive {
 	bool readonly;
 	enum config_on_error rerror, werror; /* as enum block_on_error */
 	char *serial;
-	bool has_medium;  /* a file= or other image was given */
+	bool has_medium;   /* a file= or other image was given */
 	struct opts block; /* for block_open(): file, format, cache, aio, read-only... */
 	char *from;
 };
@@ -118,11 +118,16 @@ struct config_boot {
 	bool splash_time_set;
 };
 
-enum config_panic { CONFIG_PANIC_SHUTDOWN, CONFIG_PANIC_PAUSE, CONFIG_PANIC_EXIT, CONFIG_PANIC_NONE };
+enum config_panic {
+	CONFIG_PANIC_SHUTDOWN,
+	CONFIG_PANIC_PAUSE,
+	CONFIG_PANIC_EXIT,
+	CONFIG_PANIC_NONE
+};
 
 struct config_cloud_init {
 	char *user_data, *meta_data, *network_config, *ssh_key; /* file names, or NULL */
-	char *from; /* NULL: no -cloud-init */
+	char *from;						/* NULL: no -cloud-init */
 };
 
 struct vm_config {
@@ -144,7 +149,8 @@ struct vm_config {
 	struct config_monitor *monitors;
 	size_t monitor_count;
 	int escape_char;     /* -echr: 1 is Ctrl-A */
-	bool console_hidden; /* nothing was said about serial port, monitor or screen: worth a hint */
+	bool console_hidden; /* nothing was said about serial port, monitor or screen: worth a hint
+			      */
 
 	struct config_list objects;   /* opts have "qom-type" and "id" */
 	struct config_list blockdevs; /* for block_open_blockdev() as they are */
@@ -160,8 +166,8 @@ struct vm_config {
 	struct config_rtc rtc;
 	struct config_cloud_init cloud_init;
 
-	char *name;	       /* -name guest= */
-	char *process_name;    /* -name process= */
+	char *name;	    /* -name guest= */
+	char *process_name; /* -name process= */
 	bool debug_threads;
 	uint8_t uuid[16];
 	bool uuid_set;

@@ -2,14 +2,14 @@
 /*
  * Character devices' back ends against real sockets, terminals and files, and the mux.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <setjmp.h>
 #include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,20 +130,20 @@ static bool try_add(struct fixture *x, struct error **err, const char *fmt, ...)
 	return ok;
 }
 
-#define add(x, ...)                                                            \
-	do {                                                                   \
-		struct error *error_ = NULL;                                   \
-		if (!try_add(x, &error_, __VA_ARGS__))                         \
-			fail_msg("%s", error_message(error_));                 \
+#define add(x, ...)                                                                                \
+	do {                                                                                       \
+		struct error *error_ = NULL;                                                       \
+		if (!try_add(x, &error_, __VA_ARGS__))                                             \
+			fail_msg("%s", error_message(error_));                                     \
 	} while (0)
 
-#define add_bad(x, message, ...)                                               \
-	do {                                                                   \
-		struct error *error_ = NULL;                                   \
-		assert_false(try_add(x, &error_, __VA_ARGS__));                \
-		if (!strstr(error_message(error_), message))                   \
-			fail_msg("%s", error_message(error_));                 \
-		error_free(error_);                                            \
+#define add_bad(x, message, ...)                                                                   \
+	do {                                                                                       \
+		struct error *error_ = NULL;                                                       \
+		assert_false(try_add(x, &error_, __VA_ARGS__));                                    \
+		if (!strstr(error_message(error_), message))                                       \
+			fail_msg("%s", error_message(error_));                                     \
+		error_free(error_);                                                                \
 	} while (0)
 
 /* Turns the loop until nothing happens. */

@@ -182,9 +182,10 @@ static void test_drives(void **state)
 {
 	struct vm_config c;
 
-	good(&c, "-device virtio-rng-pci -drive file=/nonexistent/a,format=raw,cache=none,serial=S1 "
-		 "-drive file=b,if=none,id=d1,werror=stop -drive file=/nonexistent/c,media=cdrom "
-		 "-drive file=v,if=pflash,readonly=on,unit=0 -cdrom /nonexistent/e");
+	good(&c,
+	     "-device virtio-rng-pci -drive file=/nonexistent/a,format=raw,cache=none,serial=S1 "
+	     "-drive file=b,if=none,id=d1,werror=stop -drive file=/nonexistent/c,media=cdrom "
+	     "-drive file=v,if=pflash,readonly=on,unit=0 -cdrom /nonexistent/e");
 	assert_int_equal(c.drive_count, 5);
 	assert_string_equal(c.drives[0].id, "virtio0");
 	assert_string_equal(c.drives[0].serial, "S1");
@@ -249,7 +250,8 @@ static void test_seed(void **state)
 	write_iso(seed, "CIDATA");
 	write_iso(other, "Debian 12");
 	line = xasprintf("-drive file=%s,media=cdrom -drive file=%s,media=cdrom "
-			 "-drive file=%s,media=cdrom,if=ide,index=3", seed, other, seed);
+			 "-drive file=%s,media=cdrom,if=ide,index=3",
+			 seed, other, seed);
 	good(&c, line);
 	assert_int_equal(c.drives[0].iface, CONFIG_IF_VIRTIO);
 	assert_false(c.drives[0].cdrom);
@@ -330,8 +332,15 @@ static void test_terminals(void **state)
 static void test_boot(void **state)
 {
 	struct vm_config c;
-	char *argv[] = { "vmm", "-kernel", "k", "-append", "a b", "-boot",
-			 "once=d,order=cn,menu=on", "-cloud-init", "user-data=u,ssh-key=k" };
+	char *argv[] = { "vmm",
+			 "-kernel",
+			 "k",
+			 "-append",
+			 "a b",
+			 "-boot",
+			 "once=d,order=cn,menu=on",
+			 "-cloud-init",
+			 "user-data=u,ssh-key=k" };
 	struct error *err = NULL;
 	int fd;
 

@@ -2,12 +2,12 @@
 /*
  * QMP and the human monitor over a real socket, with a guest that has no CPUs.
  */
+#include <errno.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +32,7 @@ struct fixture {
 	struct drive cdrom;
 	char dir[32], *path;
 	int fd;
-	unsigned changes; /* of the medium */
+	unsigned changes;   /* of the medium */
 	char text[1 << 16]; /* what came since the last question */
 };
 
@@ -140,9 +140,10 @@ static void test_negotiation(void **state)
 	struct fixture *x = *state;
 
 	open_monitor(x, true);
-	assert_string_equal(x->text, "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, "
-				     "\"major\": 7}, \"package\": \"vmm 0.1\"}, "
-				     "\"capabilities\": []}}\r\n");
+	assert_string_equal(x->text,
+			    "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, "
+			    "\"major\": 7}, \"package\": \"vmm 0.1\"}, "
+			    "\"capabilities\": []}}\r\n");
 	expect(ask(x, "{\"execute\":\"query-status\",\"id\":7}"),
 	       "{\"error\": {\"class\": \"CommandNotFound\"");
 	expect(x->text, "\"id\": 7}\r\n");
@@ -169,7 +170,8 @@ static void test_requests(void **state)
 	expect(ask(x, "{\"arguments\":{}}"), "QMP input lacks member 'execute'");
 	expect(ask(x, "{\"execute\":\"stop\",\"x\":1}"), "QMP input member 'x' is unexpected");
 	expect(ask(x, "{\"execute\":\"stop\",\"arguments\":1}"), "must be an object");
-	expect(ask(x, "{\"execute\":\"stop\",\"arguments\":{\"a\":1}}"), "Parameter 'a' is unexpected");
+	expect(ask(x, "{\"execute\":\"stop\",\"arguments\":{\"a\":1}}"),
+	       "Parameter 'a' is unexpected");
 	expect(ask(x, "{\"execute\":\"human-monitor-command\"}"), "'command-line' is missing");
 	expect(ask(x, "{\"execute\":\"eject\",\"arguments\":{\"force\":\"yes\",\"id\":\"x\"}}"),
 	       "expected: boolean");
@@ -178,8 +180,9 @@ static void test_requests(void **state)
 	expect(ask(x, "hello\n"), "JSON parse error");
 	/* In pieces, and several at once. */
 	assert_string_equal(ask(x, "{\"execute\":\"query-"), "");
-	assert_string_equal(ask(x, "name\"}{\"execute\":\"query-uuid\"}\n{\"execute\":\"query-name\","
-				   "\"id\":\"}\"}"),
+	assert_string_equal(ask(x,
+				"name\"}{\"execute\":\"query-uuid\"}\n{\"execute\":\"query-name\","
+				"\"id\":\"}\"}"),
 			    "{\"return\": {\"name\": \"web\"}}\r\n"
 			    "{\"return\": {\"UUID\": \"00000000-0000-0000-0000-000000000000\"}}\r\n"
 			    "{\"return\": {\"name\": \"web\"}, \"id\": \"}\"}\r\n");
@@ -331,7 +334,8 @@ static void test_throttle(void **state)
 	negotiate(x);
 	x->text[0] = '\0';
 	for (int i = 1; i <= 1000; i++)
-		vm_send_event(&x->vm, &(struct vm_event){ .kind = VM_EVENT_RTC_CHANGE, .value = i });
+		vm_send_event(&x->vm,
+			      &(struct vm_event){ .kind = VM_EVENT_RTC_CHANGE, .value = i });
 	vm_send_event(&x->vm, &(struct vm_event){ .kind = VM_EVENT_TRAY_MOVED, .device = "a" });
 	vm_send_event(&x->vm, &(struct vm_event){ .kind = VM_EVENT_TRAY_MOVED, .device = "b" });
 	settle(x);
@@ -370,20 +374,23 @@ static void test_medium(void **state)
 	assert_int_equal(ftruncate(fd, 4096), 0);
 	close(fd);
 	negotiate(x);
-	expect(ask(x, "{\"execute\":\"eject\",\"arguments\":{\"device\":\"nope\"}}"), "DeviceNotFound");
+	expect(ask(x, "{\"execute\":\"eject\",\"arguments\":{\"device\":\"nope\"}}"),
+	       "DeviceNotFound");
 	expect(ask(x, "{\"execute\":\"eject\",\"arguments\":{}}"), "exactly one of");
 	expect(ask(x, "{\"execute\":\"eject\",\"arguments\":{\"device\":\"ide2-cd0\"}}"), "return");
 	x->cdrom.removable_locked = true;
 	expect(ask(x, "{\"execute\":\"eject\",\"arguments\":{\"device\":\"ide2-cd0\"}}"), "locked");
 	expect(ask(x, "{\"execute\":\"blockdev-change-medium\",\"arguments\":{\"id\":\"ide2-cd0\","
-		      "\"force\":true,\"filename\":\"/nonexistent\"}}"), "error");
+		      "\"force\":true,\"filename\":\"/nonexistent\"}}"),
+	       "error");
 	/* A disc in, another one, none. */
 	x->cdrom.medium_changed = on_medium;
 	x->cdrom.opaque = x;
 	for (int i = 0; i < 2; i++) {
 		char *question = xasprintf("{\"execute\":\"blockdev-change-medium\",\"arguments\":{"
 					   "\"id\":\"ide2-cd0\",\"force\":true,\"format\":\"raw\","
-					   "\"filename\":\"%s\"}}", file);
+					   "\"filename\":\"%s\"}}",
+					   file);
 
 		assert_string_equal(ask(x, question), "{\"return\": {}}\r\n");
 		assert_non_null(x->cdrom.node);

@@ -4,7 +4,8 @@
  * that lets several front ends share one of them.
  *
  * A back end holds at most CHARDEV_BUFFER bytes in either direction: what a front end writes beyond
- * that is left with it (vmm/core/chardev.h), what the outside sends beyond that stays in the kernel.
+ * that is left with it (vmm/core/chardev.h), what the outside sends beyond that stays in the
+ * kernel.
  *
  * Main thread only; everything here runs on the loop given to chardevs_init().
  */

@@ -23,7 +23,7 @@ static const struct chardev_backend *const backends[] = {
 	&chardev_backend_socket, &chardev_backend_null, &chardev_backend_ringbuf,
 };
 
-static const char *const backend_names[] = { "stdio", "file", "pty", "socket",
+static const char *const backend_names[] = { "stdio", "file",	 "pty", "socket",
 					     "null",  "ringbuf", NULL };
 
 const char *const *chardev_backend_names(void)
@@ -179,7 +179,7 @@ void chardevs_each(const struct chardevs *set,
 		   void *opaque)
 {
 	for (struct chardev_entry *e = set->first; e; e = e->next) {
-		char *filename = e->mux		       ? xstrdup("mux")
+		char *filename = e->mux			? xstrdup("mux")
 				 : e->backend->filename ? e->backend->filename(e->chardev)
 							: xstrdup(e->backend->name);
 

@@ -55,7 +55,8 @@ static struct chardev *file_create(struct chardevs *set, const char *id, struct 
 	}
 	f = xcalloc(1, sizeof(*f));
 	stream_init(&f->stream, set->loop, &file_ops, file_closed);
-	f->fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY | (append ? O_APPEND : O_TRUNC),
+	f->fd = open(path,
+		     O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY | (append ? O_APPEND : O_TRUNC),
 		     0666);
 	if (f->fd < 0) {
 		error_set_errno(err, errno, "cannot open '%s'", path);

@@ -11,7 +11,7 @@
 #include "vmm/core/util.h"
 
 #define RINGBUF_DEFAULT (64 * KiB)
-#define RINGBUF_MAX (64 * MiB)
+#define RINGBUF_MAX	(64 * MiB)
 
 static size_t null_write(struct chardev *c, const uint8_t *data, size_t len)
 {

@@ -30,8 +30,8 @@ struct socket_chardev {
 	uint64_t reconnect; /* s; 0: not */
 	struct sockaddr_storage addr;
 	socklen_t addr_len;
-	char *label;	/* "unix:/x,server=on" */
-	char *unlink;	/* socket file of our making, or NULL */
+	char *label;  /* "unix:/x,server=on" */
+	char *unlink; /* socket file of our making, or NULL */
 	dev_t unlink_dev;
 	ino_t unlink_ino;
 	int listen_fd, fd;
@@ -114,9 +114,9 @@ static int start_connecting(struct socket_chardev *s)
 		connected(s, fd);
 		return 0;
 	}
-	ret = errno == EINPROGRESS ? evloop_fd_add(s->stream.loop, &s->connect_ev, fd, EPOLLOUT,
-						   on_connect, s)
-				   : -errno;
+	ret = errno == EINPROGRESS
+		      ? evloop_fd_add(s->stream.loop, &s->connect_ev, fd, EPOLLOUT, on_connect, s)
+		      : -errno;
 	if (ret < 0) {
 		close(fd);
 		return ret;
@@ -392,7 +392,8 @@ static char *socket_filename(const struct chardev *c)
 	return xasprintf("%s%s", c->open ? "" : "disconnected:", s->label);
 }
 
-static const char *const socket_keys[] = { "path", "host", "port", "server", "wait", "nodelay", "telnet", "reconnect", NULL };
+static const char *const socket_keys[] = { "path",    "host",	"port",	     "server", "wait",
+					   "nodelay", "telnet", "reconnect", NULL };
 
 const struct chardev_backend chardev_backend_socket = {
 	.name = "socket",

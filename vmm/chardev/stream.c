@@ -312,8 +312,7 @@ void stream_flush(struct stream *s)
 		int64_t left = end - clock_now(&clock_monotonic);
 
 		drain_output(s);
-		if (!s->out_len || left <= 0 ||
-		    poll(&pfd, 1, left / NSEC_PER_MSEC + 1) <= 0)
+		if (!s->out_len || left <= 0 || poll(&pfd, 1, left / NSEC_PER_MSEC + 1) <= 0)
 			return;
 	}
 }

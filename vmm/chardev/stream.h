@@ -28,7 +28,7 @@ struct stream {
 	bool one_by_one;	    /* a blocking terminal: poll() promises one byte */
 	uint8_t out[CHARDEV_BUFFER];
 	size_t out_start, out_len;
-	bool out_failed;	    /* what closed() is about; else it is end of file */
+	bool out_failed; /* what closed() is about; else it is end of file */
 	/* End of file or a dead peer. Called from the loop, never from inside write. */
 	void (*closed)(struct stream *s);
 };

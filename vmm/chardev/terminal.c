@@ -46,7 +46,7 @@ static void on_fatal(int sig)
 
 static void hook(void)
 {
-	static const int fatal[] = { SIGHUP, SIGINT,  SIGTERM, SIGQUIT, SIGILL,	 SIGTRAP, SIGABRT,
+	static const int fatal[] = { SIGHUP, SIGINT, SIGTERM, SIGQUIT, SIGILL,	SIGTRAP, SIGABRT,
 				     SIGBUS, SIGFPE, SIGSEGV, SIGSYS,  SIGXCPU, SIGXFSZ };
 	struct sigaction action = { .sa_handler = on_fatal, .sa_flags = SA_RESETHAND }, old;
 
@@ -97,7 +97,7 @@ void terminal_suspend(void)
 
 void terminal_resume(void)
 {
-	/* In the background ("bg") the terminal is the shell's; the next SIGCONT ("fg") asks again. */
+	/* In the background ("bg") the terminal is the shell's; "fg" brings another SIGCONT. */
 	if (!terminal.hooked || tcgetpgrp(terminal.fd) != getpgrp())
 		return;
 	if (!tcsetattr(terminal.fd, TCSANOW, &terminal.wanted))

@@ -90,8 +90,10 @@ static bool check_boot_devices(const char *devices, struct error **err)
 		unsigned bit;
 
 		if (*p < 'a' || *p > 'p') {
-			error_set(err, "'%c' is not a boot device (a floppy, c disk, d CD-ROM, n "
-				       "network)", *p);
+			error_set(err,
+				  "'%c' is not a boot device (a floppy, c disk, d CD-ROM, n "
+				  "network)",
+				  *p);
 			return false;
 		}
 		bit = 1u << (*p - 'a');
@@ -106,8 +108,9 @@ static bool check_boot_devices(const char *devices, struct error **err)
 
 static bool boot_options(struct config_boot *boot, struct opts *opts, struct error **err)
 {
-	static const char *const known[] = { "order", "once", "menu", "strict", "splash-time",
-					     NULL };
+	static const char *const known[] = {
+		"order", "once", "menu", "strict", "splash-time", NULL
+	};
 	const char *value;
 
 	if ((value = opts_get(opts, "order"))) {

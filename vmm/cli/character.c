@@ -101,9 +101,10 @@ static bool parse_unix(struct opts *opts, const char *text, struct error **err)
 static bool parse_short(struct opts *opts, const char *text, struct error **err)
 {
 	static const char *const plain[] = { "null", "stdio", "pty", "ringbuf" };
-	static const char *const absent[] = { "vc",	"pipe",	    "udp",  "telnet", "tn3270", "con",
-					      "websocket", "braille", "msmouse", "wctablet", "/dev/",
-					      "COM", "parallel", "spicevmc", "dbus" };
+	static const char *const absent[] = { "vc",	  "pipe",     "udp",	   "telnet",
+					      "tn3270",	  "con",      "websocket", "braille",
+					      "msmouse",  "wctablet", "/dev/",	   "COM",
+					      "parallel", "spicevmc", "dbus" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(plain); i++) {
 		if (!strcmp(text, plain[i])) {
@@ -126,8 +127,10 @@ static bool parse_short(struct opts *opts, const char *text, struct error **err)
 			return false;
 		}
 	}
-	error_set(err, "unknown back end '%s': it is stdio, pty, null, file:PATH, unix:PATH, "
-		       "tcp:HOST:PORT or chardev:ID", text);
+	error_set(err,
+		  "unknown back end '%s': it is stdio, pty, null, file:PATH, unix:PATH, "
+		  "tcp:HOST:PORT or chardev:ID",
+		  text);
 	return false;
 }
 
@@ -183,7 +186,8 @@ CLI_HANDLER(cli_opt_serial)
 	if (!strncmp(arg, "mon:", 4))
 		cli->default_monitor = false;
 	if (cli->serial_count == ARRAY_SIZE(cli->config->serials)) {
-		error_set(err, "the machine has at most %zu serial ports", ARRAY_SIZE(cli->config->serials));
+		error_set(err, "the machine has at most %zu serial ports",
+			  ARRAY_SIZE(cli->config->serials));
 		return false;
 	}
 	serial = &cli->config->serials[cli->serial_count];
@@ -369,7 +373,8 @@ bool cli_finish_character(struct cli *cli, struct error **err)
 			return false;
 	} else if (cli->default_serial) {
 		config->serials[0].present = true;
-		config->console_hidden = cli->default_monitor && !cli->display && !config->daemonize;
+		config->console_hidden = cli->default_monitor && !cli->display &&
+					 !config->daemonize;
 	}
 	cli->from = NULL;
 	return check_references(config, err) && check_stdio(config, err);

@@ -16,7 +16,8 @@
 
 enum cli_result {
 	CLI_RUN,   /* config is whole */
-	CLI_DONE,  /* an answer was printed to standard output (-h, -version, -chardev help): exit 0 */
+	CLI_DONE,  /* an answer was printed to standard output (-h, -version, -chardev help): exit 0
+		    */
 	CLI_ERROR, /* err is set: exit 1 */
 };
 
@@ -24,8 +25,8 @@ enum cli_result {
 enum cli_result cli_parse(struct vm_config *config, int argc, char *const *argv,
 			  struct error **err);
 
-/* -cloud-init: makes the seed and adds its drive and device to config. *fd is to stay open until the
- * drive is; -1 without -cloud-init. */
+/* -cloud-init: makes the seed and adds its drive and device to config. *fd is to stay open until
+ * the drive is; -1 without -cloud-init. */
 bool cli_make_seed(struct vm_config *config, int *fd, struct error **err);
 
 void cli_print_help(FILE *out);

@@ -17,7 +17,8 @@ static void print_property(FILE *out, const struct prop *p)
 
 void cli_print_device_manual(FILE *out, const struct device_desc *const *table)
 {
-	fputs("\n# vmm's devices\n\nMade from the devices' own tables; `vmm -device NAME,help` prints "
+	fputs("\n# vmm's devices\n\nMade from the devices' own tables; `vmm -device NAME,help` "
+	      "prints "
 	      "the same.\n",
 	      out);
 	for (; *table; table++) {

@@ -10,8 +10,8 @@
 #include <stdint.h>
 
 #define ISO_PRIMARY_OFFSET 0x8000 /* of the primary volume descriptor: 16 sectors of 2 KiB */
-#define ISO_PRIMARY_SIZE 72	  /* of what iso_volume_label() looks at */
-#define ISO_LABEL_SIZE 33
+#define ISO_PRIMARY_SIZE   72	  /* of what iso_volume_label() looks at */
+#define ISO_LABEL_SIZE	   33
 
 /* Pure: descriptor is ISO_PRIMARY_SIZE bytes. False if that is no primary volume descriptor. */
 bool iso_volume_label(const uint8_t *descriptor, char label[ISO_LABEL_SIZE]);

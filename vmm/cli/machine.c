@@ -104,10 +104,9 @@ static bool check_fixed_options(struct opts *opts, struct error **err)
 	static const struct {
 		const char *key;
 		bool value;
-	} fixed[] = { { "usb", false },	   { "hpet", false }, { "vmport", false },
-		      { "nvdimm", false }, { "smm", false },  { "acpi", true },
-		      { "pit", true },	   { "pic", true },   { "sata", true },
-		      { "i8042", true } };
+	} fixed[] = { { "usb", false }, { "hpet", false }, { "vmport", false }, { "nvdimm", false },
+		      { "smm", false }, { "acpi", true },  { "pit", true },	{ "pic", true },
+		      { "sata", true }, { "i8042", true } };
 
 	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++) {
 		const char *text = opts_get(opts, fixed[i].key);
@@ -129,11 +128,23 @@ static bool check_fixed_options(struct opts *opts, struct error **err)
 
 static bool machine_options(struct cli *cli, struct opts *opts, struct error **err)
 {
-	static const char *const known[] = {
-		"type", "accel", "kernel_irqchip", "kernel-irqchip", "dump-guest-core",
-		"mem-merge", "usb", "hpet", "vmport", "nvdimm", "smm", "acpi", "pit", "pic",
-		"sata", "i8042", NULL
-	};
+	static const char *const known[] = { "type",
+					     "accel",
+					     "kernel_irqchip",
+					     "kernel-irqchip",
+					     "dump-guest-core",
+					     "mem-merge",
+					     "usb",
+					     "hpet",
+					     "vmport",
+					     "nvdimm",
+					     "smm",
+					     "acpi",
+					     "pit",
+					     "pic",
+					     "sata",
+					     "i8042",
+					     NULL };
 	struct config_machine *machine = &cli->config->machine;
 	const char *value;
 
@@ -224,8 +235,8 @@ static bool smp_number(struct opts *opts, const char *key, uint64_t *out, struct
 
 CLI_HANDLER(cli_opt_smp)
 {
-	static const char *const known[] = { "cpus", "maxcpus", "sockets", "dies", "clusters",
-					     "cores", "threads", NULL };
+	static const char *const known[] = { "cpus",	 "maxcpus", "sockets", "dies",
+					     "clusters", "cores",   "threads", NULL };
 	struct opts opts = { 0 };
 	struct cli_smp *smp = &cli->smp;
 	uint64_t clusters = 1;
@@ -239,8 +250,7 @@ CLI_HANDLER(cli_opt_smp)
 	     smp_number(&opts, "dies", &smp->dies, err) &&
 	     smp_number(&opts, "clusters", &clusters, err) &&
 	     smp_number(&opts, "cores", &smp->cores, err) &&
-	     smp_number(&opts, "threads", &smp->threads, err) &&
-	     cli_check_used(&opts, known, err);
+	     smp_number(&opts, "threads", &smp->threads, err) && cli_check_used(&opts, known, err);
 	opts_free(&opts);
 	if (ok && clusters != 1) {
 		error_set(err, "this machine has no clusters of cores");

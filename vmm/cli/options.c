@@ -45,7 +45,8 @@ const struct cli_option cli_options[] = {
 	{ "name", "[guest=]NAME[,process=NAME][,debug-threads=on|off]",
 	  "the guest's name; the process's name; names of threads by what they do", CLI_STANDARD,
 	  cli_opt_name },
-	{ "uuid", "UUID", "the machine's identity, as SMBIOS shows it", CLI_STANDARD, cli_opt_uuid },
+	{ "uuid", "UUID", "the machine's identity, as SMBIOS shows it", CLI_STANDARD,
+	  cli_opt_uuid },
 	{ "rtc", "[base=utc|localtime|DATE][,clock=host|rt|vm][,driftfix=none|slew]",
 	  "what the clock shows at start and what moves it [utc, host]\n"
 	  "DATE is 2026-01-31 or 2026-01-31T16:01:21.",
@@ -119,16 +120,15 @@ const struct cli_option cli_options[] = {
 
 	{ "kernel", "FILE", "boots a Linux bzImage, a PVH or a multiboot kernel directly", CLI_BOOT,
 	  cli_opt_kernel },
-	{ "initrd", "FILE", "its initial RAM disk; multiboot: modules, separated by commas", CLI_BOOT,
-	  cli_opt_initrd },
+	{ "initrd", "FILE", "its initial RAM disk; multiboot: modules, separated by commas",
+	  CLI_BOOT, cli_opt_initrd },
 	{ "append", "TEXT", "its command line", CLI_BOOT, cli_opt_append },
 	{ "bios", "FILE", "the firmware [SeaBIOS, where the host has it]", CLI_BOOT, cli_opt_bios },
 	{ "boot", "[order=LETTERS][,once=LETTERS][,menu=on|off][,strict=on|off][,splash-time=MS]",
 	  "what the firmware starts: c disks, d CD-ROMs, n networks\n"
 	  "bootindex= of a device says it more exactly.",
 	  CLI_BOOT, cli_opt_boot },
-	{ "cloud-init",
-	  "user-data=FILE[,meta-data=FILE][,network-config=FILE][,ssh-key=FILE]",
+	{ "cloud-init", "user-data=FILE[,meta-data=FILE][,network-config=FILE][,ssh-key=FILE]",
 	  "makes a NoCloud seed of these files and attaches it as a read-only disk\n"
 	  "meta-data: an instance-id that follows the content, and -name as host name.\n"
 	  "ssh-key: public keys for the image's default user.",
@@ -155,9 +155,8 @@ const struct cli_option cli_options[] = {
 	  "[,panic=shutdown|pause|exit-failure|none]",
 	  "what a reset, a power-off, a panic of the guest leads to", CLI_CONTROL, cli_opt_action },
 
-	{ "daemonize", NULL,
-	  "goes to the background once the pid file and all sockets are there", CLI_PROCESS,
-	  cli_opt_daemonize },
+	{ "daemonize", NULL, "goes to the background once the pid file and all sockets are there",
+	  CLI_PROCESS, cli_opt_daemonize },
 	{ "pidfile", "FILE", "writes the process's number there; locked, removed at the end",
 	  CLI_PROCESS, cli_opt_pidfile },
 	{ "msg", "timestamp=on|off", "messages begin with the time", CLI_PROCESS, cli_opt_msg },
@@ -170,21 +169,80 @@ const struct cli_option cli_options[] = {
 	{ "version", NULL, "the version", CLI_HOST, cli_opt_version },
 	{ "check-host", NULL, "what this host has and lacks for guests, and what helps", CLI_HOST,
 	  cli_opt_check_host },
-	{ "help-manual", NULL, "the options as Markdown", CLI_HOST, cli_opt_manual, .hidden = true },
+	{ "help-manual", NULL, "the options as Markdown", CLI_HOST, cli_opt_manual,
+	  .hidden = true },
 	{ NULL },
 };
 
 /* Options of QEMU that exist there and not here: refused by name rather than as unknown. */
 static const char *const absent[] = {
-	"acpitable", "add-fd", "alt-grab", "async-teardown", "audio", "audiodev", "chroot", "compat",
-	"ctrl-grab", "debugcon", "device-tree", "dfilter", "dtb", "dump-vmstate", "fda", "fdb",
-	"fsdev", "full-screen", "g", "gdb", "icount", "incoming", "iscsi", "k", "L", "loadvm",
-	"machine-type", "mem-path", "mem-prealloc", "mtdblock", "netdev", "no-acpi", "no-fd-bootchk",
-	"no-hpet", "numa", "only-migratable", "option-rom", "plugin", "preconfig", "prom-env",
-	"readconfig", "realtime", "rotate", "run-with", "runas", "s", "sd", "seed", "semihosting",
-	"set", "singlestep", "smb", "spice", "tb-size", "tftp", "tpmdev", "trace", "usb",
-	"usbdevice", "virtfs", "virtioserial", "vnc", "watchdog", "watchdog-action", "win2k-hack",
-	"xen-attach", "xen-domid",
+	"acpitable",
+	"add-fd",
+	"alt-grab",
+	"async-teardown",
+	"audio",
+	"audiodev",
+	"chroot",
+	"compat",
+	"ctrl-grab",
+	"debugcon",
+	"device-tree",
+	"dfilter",
+	"dtb",
+	"dump-vmstate",
+	"fda",
+	"fdb",
+	"fsdev",
+	"full-screen",
+	"g",
+	"gdb",
+	"icount",
+	"incoming",
+	"iscsi",
+	"k",
+	"L",
+	"loadvm",
+	"machine-type",
+	"mem-path",
+	"mem-prealloc",
+	"mtdblock",
+	"netdev",
+	"no-acpi",
+	"no-fd-bootchk",
+	"no-hpet",
+	"numa",
+	"only-migratable",
+	"option-rom",
+	"plugin",
+	"preconfig",
+	"prom-env",
+	"readconfig",
+	"realtime",
+	"rotate",
+	"run-with",
+	"runas",
+	"s",
+	"sd",
+	"seed",
+	"semihosting",
+	"set",
+	"singlestep",
+	"smb",
+	"spice",
+	"tb-size",
+	"tftp",
+	"tpmdev",
+	"trace",
+	"usb",
+	"usbdevice",
+	"virtfs",
+	"virtioserial",
+	"vnc",
+	"watchdog",
+	"watchdog-action",
+	"win2k-hack",
+	"xen-attach",
+	"xen-domid",
 };
 
 const struct cli_option *cli_option_find(const char *name, struct error **err)
@@ -213,7 +271,7 @@ const struct cli_option *cli_option_find(const char *name, struct error **err)
 }
 
 #define HELP_INDENT 18
-#define HELP_WIDTH 98
+#define HELP_WIDTH  98
 
 /* Text from column on, in lines of HELP_WIDTH, the others indented; breaks at blanks and newlines,
  * and in syntax before '['. Returns the column it ended at. */
@@ -265,7 +323,8 @@ void cli_print_help(FILE *out)
 			if ((int)o->section == section && !o->hidden)
 				print_option(out, o);
 	}
-	fputs("\nA mistake is told in one line on standard error; the exit status is then 1.\n", out);
+	fputs("\nA mistake is told in one line on standard error; the exit status is then 1.\n",
+	      out);
 }
 
 void cli_print_version(FILE *out)
@@ -289,7 +348,8 @@ static void manual_help(FILE *out, const char *help)
 void cli_print_manual(FILE *out)
 {
 	fputs("# vmm's options\n\n"
-	      "This page is made from the program's own option table (`make docs`); `vmm -h` prints "
+	      "This page is made from the program's own option table (`make docs`); `vmm -h` "
+	      "prints "
 	      "the same.\n"
 	      "Options have QEMU's names, meanings and defaults and are written with one dash or "
 	      "two. Two defaults\n"

@@ -80,8 +80,7 @@ static bool is_question(const struct vm_config *config)
 	       config->manual;
 }
 
-enum cli_result cli_parse(struct vm_config *config, int argc, char *const *argv,
-			  struct error **err)
+enum cli_result cli_parse(struct vm_config *config, int argc, char *const *argv, struct error **err)
 {
 	struct cli cli = { .config = config, .default_serial = true, .default_monitor = true };
 	bool ok = true;

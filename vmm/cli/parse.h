@@ -30,7 +30,7 @@ struct cli {
 	/* Whether nothing took away the default serial port and monitor. */
 	bool default_serial, default_monitor;
 	bool snapshot;
-	bool display; /* -display was given: no hint at -nographic */
+	bool display;  /* -display was given: no hint at -nographic */
 	bool answered; /* something was printed: CLI_DONE */
 };
 
@@ -49,7 +49,8 @@ enum cli_section {
 struct cli_option {
 	const char *name; /* without dash */
 	const char *arg;  /* its syntax, NULL: takes no argument */
-	const char *help; /* lines; the first says what it is; NULL: as the one before (a synonym) */
+	const char
+		*help; /* lines; the first says what it is; NULL: as the one before (a synonym) */
 	enum cli_section section;
 	bool (*handle)(struct cli *cli, const char *arg, struct error **err);
 	bool hidden;

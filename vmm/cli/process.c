@@ -131,8 +131,8 @@ CLI_HANDLER(cli_opt_d)
 		for (size_t i = 0; i < ARRAY_SIZE(log_items); i++)
 			known |= strlen(log_items[i]) == len && !strncmp(log_items[i], p, len);
 		if (!known) {
-			error_set(err, "there is no log item '%.*s' (-d help lists them)",
-				  (int)len, p);
+			error_set(err, "there is no log item '%.*s' (-d help lists them)", (int)len,
+				  p);
 			return false;
 		}
 		p += len;

@@ -15,9 +15,9 @@
 #include "vmm/cli/iso.h"
 #include "vmm/core/util.h"
 
-#define AHCI_PORTS 6
+#define AHCI_PORTS   6
 #define PFLASH_UNITS 2
-#define MAX_INDEX 1024
+#define MAX_INDEX    1024
 
 static struct cli_drive *add_drive(struct cli *cli)
 {
@@ -143,7 +143,8 @@ static bool drive_interface(struct cli_drive *raw, struct config_drive *d, struc
 	if (near)
 		error_set(err, "unknown interface 'if=%s'; did you mean '%s'?", iface, near);
 	else
-		error_set(err, "unknown interface 'if=%s': it is virtio, ide, pflash or none", iface);
+		error_set(err, "unknown interface 'if=%s': it is virtio, ide, pflash or none",
+			  iface);
 	return false;
 }
 
@@ -189,7 +190,8 @@ static bool drive_place(const struct vm_config *config, struct cli_drive *raw,
 			return false;
 		}
 		if (d->iface == CONFIG_IF_IDE ? unit : bus) {
-			error_set(err, "there is no bus %" PRIu64 " with a unit %" PRIu64, bus, unit);
+			error_set(err, "there is no bus %" PRIu64 " with a unit %" PRIu64, bus,
+				  unit);
 			return false;
 		}
 		index = d->iface == CONFIG_IF_IDE ? bus : unit;
@@ -234,8 +236,9 @@ static bool drive_id(const struct vm_config *config, struct cli_drive *raw, stru
 /* What was not taken here is block_open()'s to know. */
 static void drive_block_options(struct cli *cli, struct cli_drive *raw, struct config_drive *d)
 {
-	static const char *const ours[] = { "if",   "index",  "bus",	"unit",	  "media",     "id",
-					    "serial", "rerror", "werror", "readonly", "read-only" };
+	static const char *const ours[] = { "if",     "index",	  "bus",      "unit",
+					    "media",  "id",	  "serial",   "rerror",
+					    "werror", "readonly", "read-only" };
 	bool snapshot = false;
 
 	for (size_t i = 0; i < raw->opts.count; i++) {

@@ -189,7 +189,8 @@ static void warn_unknown(const struct seed_text *user, const char *path)
 			return;
 	if (user->len)
 		log_warn("-cloud-init: '%s' begins neither with #cloud-config nor with #!: "
-			 "cloud-init will pass over it", path);
+			 "cloud-init will pass over it",
+			 path);
 }
 
 struct contents {

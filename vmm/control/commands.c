@@ -43,9 +43,9 @@ static json_t *cmd_query_uuid(struct control *c, const json_t *args, struct erro
 
 	return json_pack("{s:o}", "UUID",
 			 json_sprintf("%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-"
-				      "%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2], u[3], u[4],
-				      u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13],
-				      u[14], u[15]));
+				      "%02x%02x%02x%02x%02x%02x",
+				      u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9],
+				      u[10], u[11], u[12], u[13], u[14], u[15]));
 }
 
 static json_t *cmd_query_kvm(struct control *c, const json_t *args, struct error **err)
@@ -241,12 +241,10 @@ static const struct qmp_arg eject_args[] = { { "device", QMP_STRING, true },
 					     { "id", QMP_STRING, true },
 					     { "force", QMP_BOOL, true },
 					     { NULL } };
-static const struct qmp_arg change_args[] = { { "device", QMP_STRING, true },
-					      { "id", QMP_STRING, true },
-					      { "filename", QMP_STRING },
-					      { "format", QMP_STRING, true },
-					      { "force", QMP_BOOL, true },
-					      { NULL } };
+static const struct qmp_arg change_args[] = {
+	{ "device", QMP_STRING, true }, { "id", QMP_STRING, true },  { "filename", QMP_STRING },
+	{ "format", QMP_STRING, true }, { "force", QMP_BOOL, true }, { NULL }
+};
 static const struct qmp_arg ringbuf_read_args[] = { { "device", QMP_STRING },
 						    { "size", QMP_INT },
 						    { NULL } };
@@ -305,7 +303,8 @@ bool qmp_check_args(const struct qmp_command *command, const json_t *args, struc
 	const char *key;
 	json_t *value;
 
-	json_object_foreach ((json_t *)args, key, value) {
+	json_object_foreach((json_t *)args, key, value)
+	{
 		for (a = command->args; a && a->name && strcmp(a->name, key); a++)
 			;
 		if (!a || !a->name) {

@@ -20,8 +20,7 @@ struct control;
 struct control *control_new(struct vm *vm, struct chardevs *chardevs, struct drive **drives);
 /* A monitor on the chardev called id. Before serial ports take shared chardevs: the last has the
  * terminal's focus. */
-bool control_add(struct control *c, const char *chardev, bool qmp, bool pretty,
-		 struct error **err);
+bool control_add(struct control *c, const char *chardev, bool qmp, bool pretty, struct error **err);
 /* Before chardevs_destroy(); tells clients nothing more. */
 void control_free(struct control *c);
 

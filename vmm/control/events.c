@@ -3,8 +3,8 @@
  * The guest's events as QMP tells them (qapi/run-state.json, qapi/block-core.json,
  * qapi/misc-target.json). Main thread.
  */
-#include <string.h>
 #include <errno.h>
+#include <string.h>
 
 #include "vmm/control/internal.h"
 #include "vmm/core/util.h"

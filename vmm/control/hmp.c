@@ -30,8 +30,8 @@ static void greet(struct hmp *h)
 	if (!h->session.chardev->open || h->hidden)
 		return;
 	if (!h->greeted)
-		session_puts(&h->session, "vmm " VMM_VERSION
-					  " monitor - type 'help' for more information\r\n");
+		session_puts(&h->session,
+			     "vmm " VMM_VERSION " monitor - type 'help' for more information\r\n");
 	h->greeted = true;
 	readline_show(&h->readline);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a person may type at a monitor, in one table. Commands that QMP has are QMP's: a line becomes
- * its arguments, and its answer becomes text. Main thread.
+ * What a person may type at a monitor, in one table. Commands that QMP has are QMP's: a line
+ * becomes its arguments, and its answer becomes text. Main thread.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,7 +75,8 @@ static void do_eject(struct control *c, int argc, char **argv, FILE *out)
 		fprintf(out, "Error: the device is missing\n");
 		return;
 	}
-	run_qmp(c, "eject", json_pack("{s:s, s:b}", "device", argv[1 + force], "force", force), out);
+	run_qmp(c, "eject", json_pack("{s:s, s:b}", "device", argv[1 + force], "force", force),
+		out);
 }
 
 static void do_change(struct control *c, int argc, char **argv, FILE *out)
@@ -212,7 +213,8 @@ static void do_info(struct control *c, int argc, char **argv, FILE *out)
 static void do_help(struct control *c, int argc, char **argv, FILE *out);
 
 static const struct hmp_command commands[] = {
-	{ "change", NULL, "DEVICE FILE [FORMAT]", "puts another medium into a drive", do_change, 2, 3 },
+	{ "change", NULL, "DEVICE FILE [FORMAT]", "puts another medium into a drive", do_change, 2,
+	  3 },
 	{ "cont", "c", "", "lets the guest run", do_cont, 0, 0 },
 	{ "eject", NULL, "[-f] DEVICE", "takes the medium out; -f: even if the guest holds it",
 	  do_eject, 1, 2 },
@@ -230,10 +232,11 @@ static void do_help(struct control *c, int argc, char **argv, FILE *out)
 		const struct hmp_command *h = &commands[i];
 		int n;
 
-		if (argc > 1 && strcmp(argv[1], h->name) && (!h->alias || strcmp(argv[1], h->alias)))
+		if (argc > 1 && strcmp(argv[1], h->name) &&
+		    (!h->alias || strcmp(argv[1], h->alias)))
 			continue;
-		n = fprintf(out, "%s%s%s %s", h->name, h->alias ? "|" : "", h->alias ? h->alias : "",
-			    h->args);
+		n = fprintf(out, "%s%s%s %s", h->name, h->alias ? "|" : "",
+			    h->alias ? h->alias : "", h->args);
 		fprintf(out, "%*s -- %s\n", n < 32 ? 32 - n : 0, "", h->help);
 	}
 }

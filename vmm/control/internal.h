@@ -12,7 +12,8 @@
 
 #include "vmm/control/control.h"
 
-/* A client that lets this much wait for it does not read. Sockets lose it; a terminal loses text. */
+/* A client that lets this much wait for it does not read. Sockets lose it; a terminal loses text.
+ */
 #define SESSION_MAX_OUTPUT (4u << 20)
 
 struct session {

@@ -12,8 +12,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define JSON_STREAM_MAX_SIZE (64u << 20) /* bytes of one value */
-#define JSON_STREAM_MAX_DEPTH 1024
+#define JSON_STREAM_MAX_SIZE   (64u << 20) /* bytes of one value */
+#define JSON_STREAM_MAX_DEPTH  1024
 #define JSON_STREAM_MAX_TOKENS (1u << 18) /* a parser's objects are bigger than their text */
 
 struct json_stream {

@@ -204,8 +204,9 @@ bool lifecycle_signals(struct lifecycle *l, struct evloop *loop, void (*quit)(vo
 	l->quit = quit;
 	l->opaque = opaque;
 	l->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-	ret = l->signal_fd < 0 ? -errno
-			       : evloop_fd_add(loop, &l->signal_ev, l->signal_fd, EPOLLIN, on_signal, l);
+	ret = l->signal_fd < 0
+		      ? -errno
+		      : evloop_fd_add(loop, &l->signal_ev, l->signal_fd, EPOLLIN, on_signal, l);
 	if (ret < 0)
 		error_set_errno(err, ret, "cannot receive signals");
 	return ret >= 0;

@@ -46,7 +46,8 @@ bool medium_change(struct control *control, const char *device, const char *file
 		return false;
 	}
 	if (d->removable_locked && !force) {
-		error_set(err, "Device '%s' is locked by the guest and force was not given", device);
+		error_set(err, "Device '%s' is locked by the guest and force was not given",
+			  device);
 		return false;
 	}
 	if (filename) {

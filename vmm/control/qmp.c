@@ -21,9 +21,9 @@ struct qmp {
 	size_t in_start, in_len;
 	bool pretty;
 	bool connected, negotiated;
-	bool busy; /* in a command, which may turn the loop */
+	bool busy;	     /* in a command, which may turn the loop */
 	unsigned connection; /* counts clients: an answer is for the one who asked */
-	bool dead; /* misbehaved: its connection is about to go */
+	bool dead;	     /* misbehaved: its connection is about to go */
 	/* A reply that waits for its event, and the work that sends it should none come. */
 	json_t *waiting;
 	unsigned waiting_events;
@@ -136,7 +136,8 @@ static json_t *negotiate(struct qmp *q, const json_t *args, struct error **err)
 	const char *key;
 	json_t *value;
 
-	json_object_foreach ((json_t *)args, key, value) {
+	json_object_foreach((json_t *)args, key, value)
+	{
 		if (strcmp(key, "enable")) {
 			error_set(err, "Parameter '%s' is unexpected", key);
 			return NULL;
@@ -168,7 +169,8 @@ static bool read_request(const json_t *json, struct request *r, struct error **e
 		return false;
 	}
 	r->id = json_object_get(json, "id");
-	json_object_foreach ((json_t *)json, key, value) {
+	json_object_foreach((json_t *)json, key, value)
+	{
 		if (!strcmp(key, "execute")) {
 			r->execute = json_string_value(value);
 			if (!r->execute) {
@@ -199,9 +201,10 @@ static json_t *run(struct qmp *q, const struct request *r, unsigned *after, stru
 	if (!q->negotiated && caps)
 		return negotiate(q, r->args, err);
 	if (!q->negotiated || caps) {
-		error_set_class(err, ERROR_COMMAND_NOT_FOUND,
-				caps ? "Capabilities negotiation is already complete, command ignored"
-				     : "Expecting capabilities negotiation with 'qmp_capabilities'");
+		error_set_class(
+			err, ERROR_COMMAND_NOT_FOUND,
+			caps ? "Capabilities negotiation is already complete, command ignored"
+			     : "Expecting capabilities negotiation with 'qmp_capabilities'");
 		return NULL;
 	}
 	command = qmp_command_find(r->execute);

@@ -16,8 +16,9 @@ void readline_init(struct readline *r, const char *prompt,
 		   void (*show)(void *opaque, const char *text, size_t len),
 		   void (*done)(void *opaque, const char *line), void *opaque)
 {
-	*r = (struct readline){ .prompt = prompt, .show = show, .done = done, .opaque = opaque,
-				.at = -1 };
+	*r = (struct readline){
+		.prompt = prompt, .show = show, .done = done, .opaque = opaque, .at = -1
+	};
 }
 
 void readline_destroy(struct readline *r)

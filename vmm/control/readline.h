@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define READLINE_MAX 1024
+#define READLINE_MAX	 1024
 #define READLINE_HISTORY 16
 
 struct readline {

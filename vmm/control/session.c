@@ -111,8 +111,7 @@ struct control *control_new(struct vm *vm, struct chardevs *chardevs, struct dri
 	return c;
 }
 
-bool control_add(struct control *c, const char *chardev, bool qmp, bool pretty,
-		 struct error **err)
+bool control_add(struct control *c, const char *chardev, bool qmp, bool pretty, struct error **err)
 {
 	struct session *s = qmp ? qmp_new(c, chardev, pretty, err) : hmp_new(c, chardev, err);
 
