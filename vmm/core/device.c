@@ -114,11 +114,48 @@ bool device_unplug(struct device *dev, struct error **err)
 void device_unplugged(struct device *dev)
 {
 	struct vm *vm = dev->vm;
-	char *id = xstrdup(dev->id ? dev->id : "");
+	char *id;
 
+	if (vm->device_holds) {
+		dev->unplug_due = true;
+		return;
+	}
+	id = xstrdup(dev->id ? dev->id : "");
+	device_hold(vm);
 	device_free(dev);
+	device_release(vm);
 	vm_send_event(vm, &(struct vm_event){ .kind = VM_EVENT_DEVICE_DELETED, .device = id });
 	free(id);
+}
+
+void device_hold(struct vm *vm)
+{
+	vm->device_holds++;
+}
+
+void device_release(struct vm *vm)
+{
+	if (--vm->device_holds)
+		return;
+	/* Whoever held them may still look at one: they go in the loop's next turn. */
+	for (struct device *d = vm->devices; d; d = d->next)
+		if (d->unplug_due)
+			evloop_post(vm->loop, &vm->unplug_work);
+}
+
+void device_unplug_due(struct vm *vm)
+{
+	struct device *d = vm->devices;
+
+	while (d && !vm->device_holds) {
+		if (!d->unplug_due) {
+			d = d->next;
+			continue;
+		}
+		d->unplug_due = false;
+		device_unplugged(d);
+		d = vm->devices; /* others may have gone with it */
+	}
 }
 
 static void unlink_device(struct device *dev)

@@ -72,6 +72,7 @@ struct device {
 	bool realized;
 	bool hotplugged;
 	bool unplug_pending;
+	bool unplug_due; /* let go while devices were held */
 	struct device *next_on_bus;
 	struct device *next; /* in vm->devices, in order of realization */
 };
@@ -81,8 +82,16 @@ bool device_set(struct device *dev, const char *name, const char *value, struct 
 /* bus NULL for devices whose desc->bus is NULL. */
 bool device_realize(struct device *dev, struct bus *bus, struct error **err);
 bool device_unplug(struct device *dev, struct error **err);
-/* What desc->unplug calls, on the main loop, once the guest let go: tells vm->events, frees. */
+/* What desc->unplug calls, on the main loop, once the guest let go: tells vm->events, frees; later
+ * if devices are held. */
 void device_unplugged(struct device *dev);
+/* Between the two no device is freed by its guest. Around what turns the main loop from inside a
+ * device's function (waiting for requests in flight): what then runs may want to free that device.
+ * Nests. */
+void device_hold(struct vm *vm);
+void device_release(struct vm *vm);
+/* vm.c's: frees those that were let go meanwhile. */
+void device_unplug_due(struct vm *vm);
 void device_free(struct device *dev);
 
 /* "NAME,id=,bus=,prop=...": finds the descriptor and the bus (bus= or the first of the right type

@@ -60,6 +60,11 @@ const char *shutdown_cause_name(enum shutdown_cause cause)
 
 static void handle_requests(void *opaque);
 
+static void unplug_due(void *opaque)
+{
+	device_unplug_due(opaque);
+}
+
 void vm_init(struct vm *vm, struct evloop *loop)
 {
 	memset(vm, 0, sizeof(*vm));
@@ -69,6 +74,7 @@ void vm_init(struct vm *vm, struct evloop *loop)
 	io_bus_init(&vm->pio, 4);
 	io_bus_init(&vm->mmio, 8);
 	ev_work_init(&vm->request_work, handle_requests, vm);
+	ev_work_init(&vm->unplug_work, unplug_due, vm);
 }
 
 void vm_destroy(struct vm *vm)
@@ -84,6 +90,7 @@ void vm_destroy(struct vm *vm)
 	while (vm->buses)
 		bus_destroy(vm, vm->buses);
 	evloop_unpost(vm->loop, &vm->request_work);
+	evloop_unpost(vm->loop, &vm->unplug_work);
 	opts_free(&vm->globals);
 	guest_mem_destroy(&vm->mem);
 	io_bus_destroy(&vm->pio);
@@ -125,9 +132,11 @@ static void resume_cpus(struct vm *vm)
 /* Everything into its state after power-on; vCPUs are paused. */
 static void reset_machine(struct vm *vm)
 {
+	device_hold(vm);
 	for (struct device *d = vm->devices; d; d = d->next)
 		if (d->desc->reset)
 			d->desc->reset(d);
+	device_release(vm);
 	notifier_fire(&vm->reset, NULL);
 	if (vm->cpu_ops)
 		vm->cpu_ops->reset_all(vm);

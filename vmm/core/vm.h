@@ -110,6 +110,8 @@ struct vm {
 	struct prop_resolver resolver;
 	struct bus *buses;
 	struct device *devices; /* in order of realization */
+	unsigned device_holds;	/* device_hold() */
+	struct ev_work unplug_work;
 	/* -global driver.property=value: applied by device_new() */
 	struct opts globals;
 
