@@ -456,8 +456,12 @@ void virtio_reset(struct virtio_device *vdev)
 	start_reset(vdev);
 	wait = vdev->phase == VIRTIO_RESETTING;
 	pthread_mutex_unlock(&vdev->lock);
-	if (wait)
-		evloop_call(vdev->loop, reset_on_loop, vdev);
+	if (!wait)
+		return;
+	/* Waiting turns the loop. */
+	device_hold(vdev->vm);
+	evloop_call(vdev->loop, reset_on_loop, vdev);
+	device_release(vdev->vm);
 }
 
 void virtio_close(struct virtio_device *vdev)

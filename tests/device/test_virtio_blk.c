@@ -755,6 +755,38 @@ static void it_may_be_unplugged_with_requests_in_flight(void **state)
 	check_works(f);
 }
 
+static void unplug_it(void *opaque)
+{
+	device_unplugged(opaque);
+}
+
+/* Waiting for requests turns the loop, and something there wants to free the device. */
+static void it_may_be_let_go_during_a_reset(void **state)
+{
+	struct fixture *f = *state;
+	struct vblk_req req;
+	struct ev_work work;
+
+	start(f, NULL);
+	for (int machine = 0; machine < 2; machine++) {
+		submit_held(f, &req);
+		ev_work_init(&work, unplug_it, f->dev);
+		evloop_post(f->g.vm.loop, &work);
+		if (machine)
+			vm_reset(&f->g.vm, CAUSE_HOST_QMP_SYSTEM_RESET);
+		else
+			virtio_pci_reset(f->dev);
+		assert_true(f->dev->unplug_due);
+		assert_ptr_equal(f->drive.taken_by, device_label(f->dev));
+		vguest_settle(&f->g);
+		assert_null(f->drive.taken_by);
+		assert_int_equal(f->g.last_event.kind, VM_EVENT_DEVICE_DELETED);
+		f->node->hold = false;
+		if (!machine)
+			start(f, NULL);
+	}
+}
+
 /* ---- the write cache ---- */
 
 static void the_guest_switches_the_write_cache(void **state)
@@ -988,6 +1020,7 @@ int main(void)
 		TEST(a_driver_that_does_not_poll_waits),
 		TEST(the_machine_may_be_reset_at_any_moment),
 		TEST(it_may_be_unplugged_with_requests_in_flight),
+		TEST(it_may_be_let_go_during_a_reset),
 		TEST(the_guest_switches_the_write_cache),
 		TEST(drivers_that_cannot_flush_need_not),
 		TEST(write_cache_off),

@@ -198,8 +198,11 @@ void block_unref(struct block_node *node)
 
 void block_drain(struct block_node *node)
 {
-	while (node->head != node->tail)
+	/* Turns the loop, as the real one does, so that others run meanwhile. */
+	while (node->head != node->tail) {
 		fake_block_release(node, 1);
+		evloop_run_once(node->loop, 0);
+	}
 }
 
 void block_set_loop(struct block_node *node, struct evloop *loop)
