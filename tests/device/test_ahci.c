@@ -13,6 +13,7 @@
 #include "hw/ata/ahci.h"
 #include "tests/lib/fake_block.h"
 #include "tests/lib/pci_machine.h"
+#include "tests/lib/state_copy.h"
 
 #define ABAR UINT64_C(0xfebf0000)
 #define LIST UINT64_C(0x10000)
@@ -458,6 +459,38 @@ static void test_an_error_stops_the_guest_and_is_retried(void **state)
 	assert_int_not_equal(f->disk->data[30 * 512], 0x11);
 }
 
+static void test_state_saved_in_the_middle_of_an_error(void **state)
+{
+	static uint8_t hba[65536], hd[512];
+	enum run_state running = RUN_STATE_RUNNING;
+	size_t hba_len, hd_len;
+
+	port_start(0);
+	one(0, 0xef, 0, 0, 0x82, 0); /* write cache off */
+	f->hd.werror = BLOCK_ERR_STOP;
+	f->disk->fail_count = 1;
+	f->disk->fail_error = -EIO;
+	memset(f->ram + DATA, 0x66, 512);
+	ncq(9, true, 40, 1, DATA);
+	settle();
+	assert_int_equal(port_read(0, SACT), 1 << 9);
+	hba_len = state_save(f->ahci->desc->state, f->ahci, hba, sizeof(hba));
+	hd_len = state_save(f->hd_dev->desc->state, f->hd_dev, hd, sizeof(hd));
+
+	f->ahci->desc->reset(f->ahci);
+	f->disk->writeback = true;
+	notifier_fire(&f->m.vm.state_changed, &running);
+	settle();
+	assert_int_equal(f->disk->data[40 * 512], (uint8_t)(40 + 40 * 512));
+	assert_true(state_load(f->hd_dev->desc->state, f->hd_dev, hd, hd_len, NULL));
+	assert_true(state_load(f->ahci->desc->state, f->ahci, hba, hba_len, NULL));
+	assert_false(f->disk->writeback);
+	assert_int_equal(port_read(0, CMD) & 0xc011, 0xc011);
+	settle(); /* starts anew */
+	assert_int_equal(port_read(0, SACT), 0);
+	assert_int_equal(f->disk->data[40 * 512], 0x66);
+}
+
 static void test_stopping_waits_for_the_disk(void **state)
 {
 	port_start(0);
@@ -770,6 +803,7 @@ int main(void)
 		TEST(test_host_error_is_reported),
 		TEST(test_queued_error_has_a_log),
 		TEST(test_an_error_stops_the_guest_and_is_retried),
+		TEST(test_state_saved_in_the_middle_of_an_error),
 		TEST(test_stopping_waits_for_the_disk),
 		TEST(test_resets),
 		TEST(test_trim),
