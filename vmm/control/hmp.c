@@ -15,7 +15,7 @@
 struct hmp {
 	struct session session;
 	struct readline readline;
-	struct ev_work greet_work; /* the focus may still move on before the loop turns */
+	struct ev_work greet_work; /* prompts once the loop turned: the focus may still move on */
 	bool greeted, hidden;
 	bool busy; /* in a command, which may turn the loop */
 };
@@ -27,7 +27,7 @@ static void show(void *opaque, const char *text, size_t len)
 
 static void greet(struct hmp *h)
 {
-	if (!h->session.chardev->open || h->hidden)
+	if (!h->session.chardev->open || h->hidden || h->session.control->vm->exiting)
 		return;
 	if (!h->greeted)
 		session_puts(&h->session,
@@ -71,7 +71,11 @@ static void on_line(void *opaque, const char *line)
 		write_answer(&h->session, text);
 		free(text);
 	}
-	readline_show(&h->readline);
+	/* What was asked for happens when the loop turns, and may be the end. */
+	if (atomic_load(&h->session.control->vm->requests))
+		evloop_post(h->session.control->vm->loop, &h->greet_work);
+	else
+		readline_show(&h->readline);
 }
 
 static size_t can_receive(void *opaque)
