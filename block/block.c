@@ -53,7 +53,12 @@ static bool apply_policy(struct block_node *node, struct block_req *req, int *re
 
 static void finish(struct block_req *req, int ret)
 {
-	req->node->in_flight--;
+	struct block_node *node = req->node;
+
+	node->in_flight--;
+	if (node->growable && !ret && (req->act == BLOCK_WRITE || req->act == BLOCK_WRITE_ZEROES) &&
+	    req->offset + req->bytes > node->length)
+		node->length = ALIGN_UP(req->offset + req->bytes, 512);
 	req->done(req, ret);
 }
 
