@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The host fails: EIO or ENOSPC at every N-th request of the file below, once or for good. No operation
- * hangs, none that failed is taken for done, the image has leaks at most, and once the host is well
- * again everything goes on.
+ * The host fails: EIO or ENOSPC at every N-th request of the file below, once or for good. No
+ * operation hangs, none that failed is taken for done, the image has leaks at most, and once the
+ * host is well again everything goes on.
  */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
-#include <errno.h>
 
 #include <cmocka.h>
 
@@ -23,8 +23,8 @@ struct guest {
 	struct evloop *loop;
 	struct memdisk *disk, *below;
 	struct block_node *node;
-	uint8_t now[SECTORS];	 /* each sector's fill byte */
-	uint8_t maybe[SECTORS];	 /* or this, after a failed write */
+	uint8_t now[SECTORS];	/* each sector's fill byte */
+	uint8_t maybe[SECTORS]; /* or this, after a failed write */
 	bool anything[SECTORS]; /* a discard */
 	unsigned seed;
 };
@@ -43,7 +43,8 @@ static void operate(struct guest *g)
 	if (what < 6) {
 		buf = xmalloc(n * SECTOR);
 		memset(buf, byte, n * SECTOR);
-		ret = block_pwrite(g->node, at * SECTOR, buf, n * SECTOR, what == 1 ? BLOCK_FUA : 0);
+		ret = block_pwrite(g->node, at * SECTOR, buf, n * SECTOR,
+				   what == 1 ? BLOCK_FUA : 0);
 		free(buf);
 	} else if (what < 8) {
 		byte = 0;
@@ -132,7 +133,7 @@ static uint64_t play(const uint8_t *image, uint64_t length, bool backing, uint64
 
 static void every_request(bool backing, bool on, int with)
 {
-	struct block_create create = { .size = SIZE, .cluster_bits = 10 };
+	struct block_create create = {.size = SIZE, .cluster_bits = 10};
 	uint64_t length, ops;
 	uint8_t *image = memdisk_make_qcow2(&create, &length);
 
