@@ -342,7 +342,8 @@ static void i8042_reset(struct device *dev)
 
 	pthread_mutex_lock(&c->lock);
 	memset(c->ram, 0, sizeof(c->ram));
-	c->ram[0] = MODE_KEYBOARD_IRQ | MODE_AUX_IRQ;
+	/* Translating, as firmware leaves it: kernels that are started without one look first. */
+	c->ram[0] = MODE_KEYBOARD_IRQ | MODE_AUX_IRQ | MODE_TRANSLATE;
 	c->output_port = OUTPUT_NO_RESET | OUTPUT_A20 | OUTPUT_PULLED_UP;
 	c->status = STATUS_COMMAND;
 	c->data = c->command = 0;
