@@ -505,6 +505,18 @@ uint64_t virtio_offered_features(const struct virtio_device *vdev, bool legacy)
 	return vdev->host_features & ~VIRTIO_LEGACY_FEATURES;
 }
 
+uint32_t virtio_chosen_features(struct virtio_device *vdev, unsigned word)
+{
+	uint64_t features;
+
+	if (word > 1)
+		return 0;
+	pthread_mutex_lock(&vdev->lock);
+	features = vdev->guest_features;
+	pthread_mutex_unlock(&vdev->lock);
+	return features >> (32 * word);
+}
+
 void virtio_set_features(struct virtio_device *vdev, unsigned word, uint32_t value, bool legacy)
 {
 	unsigned shift = word * 32;

@@ -186,6 +186,8 @@ void virtio_device_fail(struct virtio_device *vdev, const char *fmt, ...)
 
 /* What a driver may choose from, by the modern or the legacy interface. */
 uint64_t virtio_offered_features(const struct virtio_device *vdev, bool legacy);
+/* 32 bits of what it chose. */
+uint32_t virtio_chosen_features(struct virtio_device *vdev, unsigned word);
 /* 32 bits of the driver's choice; ignored once FEATURES_OK is set. */
 void virtio_set_features(struct virtio_device *vdev, unsigned word, uint32_t value, bool legacy);
 /* 0 resets. */

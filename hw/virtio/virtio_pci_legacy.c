@@ -59,7 +59,7 @@ static uint64_t legacy_read(void *opaque, uint64_t offset, unsigned size)
 	case LEGACY_DEVICE_FEATURES:
 		return virtio_offered_features(vdev, true);
 	case LEGACY_DRIVER_FEATURES:
-		return (uint32_t)vdev->guest_features;
+		return virtio_chosen_features(vdev, 0);
 	case LEGACY_QUEUE_PFN:
 	case LEGACY_QUEUE_SIZE:
 		return queue_read(vpci, offset);

@@ -98,6 +98,11 @@ static uint64_t queue_read(struct virtio_pci *vpci, uint64_t offset)
 	return 0;
 }
 
+static uint32_t offered_word(const struct virtio_device *vdev, uint32_t word)
+{
+	return word > 1 ? 0 : virtio_offered_features(vdev, false) >> (32 * word);
+}
+
 static uint64_t common_read(void *opaque, uint64_t offset, unsigned size)
 {
 	struct virtio_pci *vpci = opaque;
@@ -107,16 +112,11 @@ static uint64_t common_read(void *opaque, uint64_t offset, unsigned size)
 	case COMMON_DEVICE_FEATURE_SELECT:
 		return vpci->device_feature_select;
 	case COMMON_DEVICE_FEATURE:
-		if (vpci->device_feature_select > 1)
-			return 0;
-		return (uint32_t)(virtio_offered_features(vdev, false) >>
-				  (32 * vpci->device_feature_select));
+		return offered_word(vdev, vpci->device_feature_select);
 	case COMMON_DRIVER_FEATURE_SELECT:
 		return vpci->driver_feature_select;
 	case COMMON_DRIVER_FEATURE:
-		if (vpci->driver_feature_select > 1)
-			return 0;
-		return (uint32_t)(vdev->guest_features >> (32 * vpci->driver_feature_select));
+		return virtio_chosen_features(vdev, vpci->driver_feature_select);
 	case COMMON_CONFIG_VECTOR:
 		return vpci->config_vector;
 	case COMMON_NUM_QUEUES:

@@ -894,6 +894,11 @@ static void many_queues_in_an_iothread(void **state)
 	assert_ptr_equal(f->node->loop, f->g.vm.loop);
 }
 
+static void poll_long(void *opaque)
+{
+	evloop_set_poll_ns(opaque, 10 * NSEC_PER_SEC);
+}
+
 static void a_polling_loop_needs_no_kicks(void **state)
 {
 	struct fixture *f = *state;
@@ -902,7 +907,7 @@ static void a_polling_loop_needs_no_kicks(void **state)
 
 	f->iothread = iothread_new("io0", &err);
 	assert_non_null(f->iothread);
-	evloop_set_poll_ns(f->iothread->loop, 10 * NSEC_PER_SEC);
+	evloop_call(f->iothread->loop, poll_long, f->iothread->loop);
 	vguest_object(&f->g, "io0", f->iothread);
 	add(f, "iothread=io0");
 	vdriver_open(&f->d, &f->g, f->dev, false);

@@ -153,6 +153,11 @@ static void in_an_iothread(void **state)
 	write_and_read_back(f, "drive=d0,iothread=io0");
 }
 
+static void poll_briefly(void *opaque)
+{
+	evloop_set_poll_ns(opaque, 100000);
+}
+
 static void in_an_iothread_that_polls(void **state)
 {
 	struct fixture *f = *state;
@@ -160,7 +165,7 @@ static void in_an_iothread_that_polls(void **state)
 
 	f->iothread = iothread_new("io0", &err);
 	assert_non_null(f->iothread);
-	evloop_set_poll_ns(f->iothread->loop, 100000);
+	evloop_call(f->iothread->loop, poll_briefly, f->iothread->loop);
 	vguest_object(&f->g, "io0", f->iothread);
 	write_and_read_back(f, "drive=d0,iothread=io0,num-queues=2");
 }

@@ -463,6 +463,85 @@ static void registers_at_random(void **state)
 	check_works(f);
 }
 
+struct hostile_cpu {
+	struct fixture *f;
+	struct io_reader mmio;
+	uint64_t common, notify, rings;
+	uint32_t seed;
+};
+
+static void cpu_out(struct hostile_cpu *c, unsigned offset, uint64_t value, unsigned size)
+{
+	io_bus_write(&c->f->g.vm.mmio, &c->mmio, c->common + offset, &value, size);
+}
+
+/* Sets the device up, uses it a little, and resets it, with no regard for the other one. */
+static void *hostile_cpu(void *opaque)
+{
+	struct hostile_cpu *c = opaque;
+	uint64_t status;
+
+	for (int i = 0; i < 300; i++) {
+		uint32_t r = c->seed = c->seed * 1664525 + 1013904223;
+
+		cpu_out(c, 20, 0, 1);
+		if (r >> 30)
+			io_bus_read(&c->f->g.vm.mmio, &c->mmio, c->common + 20, &status, 1);
+		cpu_out(c, 20, 3, 1);
+		cpu_out(c, 8, 1, 4);
+		cpu_out(c, 12, 1, 4);
+		cpu_out(c, 20, 11, 1);
+		for (unsigned q = 0; q < 2; q++) {
+			cpu_out(c, 22, q, 2);
+			cpu_out(c, 26, (r >> 20) % 4, 2);
+			cpu_out(c, 32, c->rings, 4);
+			cpu_out(c, 40, c->rings + 4096, 4);
+			cpu_out(c, 48, c->rings + 8192, 4);
+			cpu_out(c, 28, 1, 2);
+		}
+		cpu_out(c, 20, 15, 1);
+		io_bus_write(&c->f->g.vm.mmio, &c->mmio, c->notify + 4 * (r >> 29), &r, 2);
+		if (i % 16 == 0)
+			io_bus_read(&c->f->g.vm.mmio, &c->mmio, c->common + 0x2000, &status, 4);
+	}
+	return NULL;
+}
+
+static void several_cpus_at_once(void **state)
+{
+	struct fixture *f = *state;
+	struct hostile_cpu cpus[2] = {0};
+	struct iothread *io = iothread_new("io0", NULL);
+	pthread_t threads[2];
+
+	assert_non_null(io);
+	vguest_object(&f->g, "io0", io);
+	add(f, &virtio_blk_pci_desc, "num-queues=2,iothread=io0");
+	vdriver_open(&f->d, &f->g, f->dev, false);
+	vdriver_enable_msix(&f->d, 3);
+	for (int i = 0; i < 2; i++) {
+		cpus[i] = (struct hostile_cpu){.f = f,
+					       .common = f->d.common,
+					       .notify = f->d.notify,
+					       .rings = vguest_alloc(&f->g, 16384, 4096),
+					       .seed = i};
+		io_reader_register(&f->g.vm.mmio, &cpus[i].mmio);
+		assert_int_equal(pthread_create(&threads[i], NULL, hostile_cpu, &cpus[i]), 0);
+	}
+	for (int i = 0; i < 20; i++) {
+		virtio_reset(&((struct virtio_blk_pci *)f->dev)->blk.vdev);
+		evloop_run_once(f->g.vm.loop, NSEC_PER_MSEC);
+	}
+	for (int i = 0; i < 2; i++) {
+		pthread_join(threads[i], NULL);
+		io_reader_unregister(&f->g.vm.mmio, &cpus[i].mmio);
+	}
+	drive_it(f, false, 2);
+	vblk_do(f->q, VIRTIO_BLK_T_IN, 1, f->buf, 512);
+	device_free(f->dev);
+	iothread_free(io);
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -481,6 +560,7 @@ int main(void)
 		TEST(doorbells_of_every_size),
 		TEST(behind_a_port),
 		TEST(registers_at_random),
+		TEST(several_cpus_at_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
