@@ -123,6 +123,7 @@ static void init_vm(struct program *p)
 	memcpy(vm->uuid, c->uuid, sizeof(vm->uuid));
 	vm->uuid_set = c->uuid_set;
 	vm->debug_threads = c->debug_threads;
+	vm->cpu_count = c->smp.cpus;
 	vm->no_reboot = c->no_reboot;
 	vm->no_shutdown = c->no_shutdown;
 	vm->panic_action = panic[c->panic_action];

@@ -96,7 +96,8 @@ void io_reader_unregister(struct io_bus *bus, struct io_reader *reader);
 bool io_bus_add(struct io_bus *bus, struct io_region *region, struct error **err);
 /* Harmless if it is not on the bus. */
 void io_bus_remove(struct io_bus *bus, struct io_region *region);
-/* Many changes, one new map (start-up). Nests. */
+/* Many changes, one new map. Nests. For set-up, before readers run: what is removed between the two
+ * stays visible until the last commit. */
 void io_bus_begin(struct io_bus *bus);
 void io_bus_commit(struct io_bus *bus);
 void io_bus_quiesce(struct io_bus *bus);
