@@ -304,8 +304,8 @@ static void finish(struct program *p)
 		vcpus_destroy(&p->vm);
 		if (p->accel)
 			p->accel->ops->destroy(p->accel);
-		chardevs_destroy(&p->chardevs);
 		vm_destroy(&p->vm);
+		chardevs_destroy(&p->chardevs);
 	}
 	smbios_options_free(p->smbios);
 	free(p->fw_cfg);

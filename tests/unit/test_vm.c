@@ -139,6 +139,17 @@ static void test_no_reboot_makes_it_a_shutdown(void **state)
 	assert_string_equal(f->trace, "");
 }
 
+static void test_no_reboot_and_no_shutdown_pause_at_any_reset(void **state)
+{
+	struct fixture *f = *state;
+
+	f->vm.no_reboot = f->vm.no_shutdown = true;
+	vm_request_reset(&f->vm, CAUSE_HOST_QMP_SYSTEM_RESET);
+	evloop_run_once(f->loop, 0);
+	assert_string_equal(f->trace, "SHUTDOWN host-qmp-system-reset pause STOP ");
+	assert_int_equal(f->vm.state, RUN_STATE_SHUTDOWN);
+}
+
 static void test_no_shutdown_pauses_a_guest_that_powers_off(void **state)
 {
 	struct fixture *f = *state;
@@ -214,6 +225,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_stop_and_cont, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_guest_resets, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_no_reboot_makes_it_a_shutdown, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_no_reboot_and_no_shutdown_pause_at_any_reset,
+						set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_no_shutdown_pauses_a_guest_that_powers_off, set_up,
 						tear_down),
 		cmocka_unit_test_setup_teardown(test_the_gravest_request_wins, set_up, tear_down),

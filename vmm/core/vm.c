@@ -188,8 +188,11 @@ static void leave(struct vm *vm)
 static void shut_down(struct vm *vm, enum shutdown_cause cause)
 {
 	vm_send_event(vm, &(struct vm_event){ .kind = VM_EVENT_SHUTDOWN, .cause = cause });
-	/* -no-shutdown is about what the guest does, not about quit and signals. */
-	if (vm->no_shutdown && shutdown_cause_is_guest(cause))
+	/* -no-shutdown is about guests and resets, not about quit and signals. */
+	bool asked_to_end = cause == CAUSE_HOST_QMP_QUIT || cause == CAUSE_HOST_SIGNAL ||
+			    cause == CAUSE_HOST_UI || cause == CAUSE_HOST_ERROR;
+
+	if (vm->no_shutdown && !asked_to_end)
 		vm_stop(vm, cause == CAUSE_GUEST_PANIC ? RUN_STATE_GUEST_PANICKED :
 							 RUN_STATE_SHUTDOWN);
 	else
@@ -230,7 +233,7 @@ static void handle_requests(void *opaque)
 
 	if (vm->exiting)
 		return;
-	if ((r & REQUEST_RESET) && vm->no_reboot && shutdown_cause_is_guest(reset_cause)) {
+	if ((r & REQUEST_RESET) && vm->no_reboot) {
 		r = (r & ~REQUEST_RESET) | REQUEST_SHUTDOWN;
 		atomic_store(&vm->shutdown_cause, reset_cause);
 	}
