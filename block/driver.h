@@ -109,8 +109,8 @@ struct block_node {
 	bool probed; /* the format was guessed: sector 0 is guarded */
 	bool writeback;
 	bool ignore_discard; /* discard=ignore */
-	bool growable;	     /* a format's file: what lies past the end is right, and reads as zero */
-	bool owned;	     /* some node's child */
+	bool growable; /* a format's file: what lies past the end is right, and reads as zero */
+	bool owned;    /* some node's child */
 	bool no_flush;
 	bool written;	    /* since it was opened */
 	bool zero_past_end; /* what lies beyond the end reads as zero once it is inside */

@@ -178,8 +178,9 @@ static int discard_job(struct pool_job *job)
 {
 	struct file_req *f = container_of(job, struct file_req, op.job);
 	struct file_node *s = f->req->node->opaque;
-	uint64_t start = ALIGN_UP(f->req->offset, s->align);
-	uint64_t end = ALIGN_DOWN(f->req->offset + f->req->bytes, s->align);
+	uint32_t unit = s->is_block ? MAX(s->align, 512u) : s->align;
+	uint64_t start = ALIGN_UP(f->req->offset, unit);
+	uint64_t end = ALIGN_DOWN(f->req->offset + f->req->bytes, unit);
 	int ret = start < end ? punch(s, start, end - start) : 0;
 
 	return unsupported(ret) ? 0 : ret; /* it was a hint */

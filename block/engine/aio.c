@@ -28,6 +28,7 @@ struct aio {
 	struct ev_fd ef;
 	struct ev_hook hook;
 	struct ev_work again;
+	bool polled;	    /* the host had no room to watch the eventfd: look every turn */
 	unsigned in_flight; /* at the kernel */
 	struct io_op *line, **line_tail;
 	struct iovec iov[ENGINE_IOV];
@@ -69,10 +70,8 @@ static void prepare(struct aio *a, struct io_op *op, const struct iovec *iov, in
 	cb->data = op;
 }
 
-static void before_sleep(void *opaque)
+static void hand_over(struct aio *a)
 {
-	struct aio *a = opaque;
-
 	while (a->line && a->in_flight < ENGINE_DEPTH) {
 		struct iocb *batch[ENGINE_DEPTH];
 		unsigned n = 0, used = 0;
@@ -133,6 +132,17 @@ static void on_ready(void *opaque, uint32_t revents)
 	}
 }
 
+static void before_sleep(void *opaque)
+{
+	struct aio *a = opaque;
+
+	hand_over(a);
+	if (a->polled && a->in_flight) {
+		on_ready(a, 0);
+		evloop_post(a->loop, &a->again);
+	}
+}
+
 static void aio_attach(struct engine *e, struct evloop *loop)
 {
 	struct aio *a = container_of(e, struct aio, engine);
@@ -140,8 +150,7 @@ static void aio_attach(struct engine *e, struct evloop *loop)
 	a->loop = loop;
 	a->hook = (struct ev_hook){.before_sleep = before_sleep, .opaque = a};
 	evloop_hook_add(loop, &a->hook);
-	if (evloop_fd_add(loop, &a->ef, a->notifier.fd, EPOLLIN, on_ready, a) < 0)
-		abort();
+	a->polled = evloop_fd_add(loop, &a->ef, a->notifier.fd, EPOLLIN, on_ready, a) < 0;
 }
 
 static void aio_detach(struct engine *e)

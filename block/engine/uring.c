@@ -27,6 +27,7 @@ struct uring {
 	struct ev_fd ef;
 	struct ev_hook hook;
 	struct ev_work again; /* a submission that the kernel put off */
+	bool polled;	      /* the host had no room for the ring's descriptor in the loop's set */
 	bool fixed;	      /* the descriptor is registered as number 0 */
 	unsigned prepared;    /* entries not handed over yet */
 	unsigned in_flight;
@@ -116,14 +117,6 @@ static void uring_submit(struct engine *e, struct io_op *op)
 	run_line(u);
 }
 
-static void before_sleep(void *opaque)
-{
-	struct uring *u = opaque;
-
-	run_line(u);
-	hand_over(u);
-}
-
 static void on_ready(void *opaque, uint32_t revents)
 {
 	struct uring *u = opaque;
@@ -142,6 +135,18 @@ static void on_ready(void *opaque, uint32_t revents)
 	}
 }
 
+static void before_sleep(void *opaque)
+{
+	struct uring *u = opaque;
+
+	run_line(u);
+	hand_over(u);
+	if (u->polled && u->in_flight) {
+		on_ready(u, 0);
+		evloop_post(u->loop, &u->again);
+	}
+}
+
 static void uring_attach(struct engine *e, struct evloop *loop)
 {
 	struct uring *u = container_of(e, struct uring, engine);
@@ -149,9 +154,7 @@ static void uring_attach(struct engine *e, struct evloop *loop)
 	u->loop = loop;
 	u->hook = (struct ev_hook){.before_sleep = before_sleep, .opaque = u};
 	evloop_hook_add(loop, &u->hook);
-	/* Fails only when the host is out of memory for one more watch. */
-	if (evloop_fd_add(loop, &u->ef, u->ring.ring_fd, EPOLLIN, on_ready, u) < 0)
-		abort();
+	u->polled = evloop_fd_add(loop, &u->ef, u->ring.ring_fd, EPOLLIN, on_ready, u) < 0;
 }
 
 static void uring_detach(struct engine *e)

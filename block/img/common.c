@@ -3,6 +3,7 @@
  * What vmm-img's subcommands share: opening, sizes, creation options.
  */
 #include <errno.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,14 +58,12 @@ struct block_node *img_open(struct evloop *loop, const char *name, const char *f
 const char *img_size(char *buf, uint64_t bytes)
 {
 	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
-	double value = bytes;
-	size_t unit = 0;
+	int exponent, unit;
 
-	while (value >= 1024 && unit + 1 < ARRAY_SIZE(units)) {
-		value /= 1024;
-		unit++;
-	}
-	snprintf(buf, 32, "%.3g %s", value, units[unit]);
+	/* Three digits: from 1000 on it is the next unit's turn. */
+	frexp(bytes / (1000.0 / 1024.0), &exponent);
+	unit = MAX(exponent - 1, 0) / 10;
+	snprintf(buf, 32, "%0.3g %s", bytes / (double)(UINT64_C(1) << (unit * 10)), units[unit]);
 	return buf;
 }
 

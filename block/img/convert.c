@@ -236,7 +236,8 @@ static bool make_target(const struct settings *set, const char *filename, uint64
 
 static int run(struct evloop *loop, const struct settings *set, const char *from, const char *to)
 {
-	struct convert c = {.loop = loop, .sparse = set->sparse, .progress.on = set->progress && !set->quiet};
+	struct convert c = {
+		.loop = loop, .sparse = set->sparse, .progress.on = set->progress && !set->quiet};
 	struct error *err = NULL;
 	int ret = 1;
 

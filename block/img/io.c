@@ -60,17 +60,34 @@ static void dump(const char *buf, uint64_t offset, size_t bytes)
 	}
 }
 
+/* "4 KiB", "63.701 MiB": three decimals, none if they are all zero. */
+static const char *exact_size(char *buf, double value)
+{
+	static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+	char number[32];
+	size_t unit = 0, len;
+
+	for (; value >= 1024 && unit + 1 < ARRAY_SIZE(units); unit++)
+		value /= 1024;
+	snprintf(number, sizeof(number), "%.3f", value);
+	len = strlen(number);
+	if (!strcmp(number + len - 4, ".000"))
+		number[len - 4] = '\0';
+	snprintf(buf, 64, "%s %s", number, units[unit]);
+	return buf;
+}
+
 static void report(const struct io_request *r)
 {
 	double seconds = (clock_now(&clock_monotonic) - r->start) / 1e9;
-	char size[32], rate[32];
+	char size[64], rate[64];
 
 	if (r->quiet)
 		return;
 	if (seconds <= 0)
 		seconds = 1e-9;
-	img_size(size, r->bytes);
-	img_size(rate, (uint64_t)(r->bytes / seconds));
+	exact_size(size, r->bytes);
+	exact_size(rate, r->bytes / seconds);
 	printf("%s %llu/%llu bytes at offset %llu\n", r->verb, (unsigned long long)r->bytes,
 	       (unsigned long long)r->bytes, (unsigned long long)r->offset);
 	printf("%s, 1 ops; %05.2f sec (%s/sec and %.4f ops/sec)\n", size, seconds, rate,
@@ -370,9 +387,9 @@ static void do_flush(struct io *io, struct io_args *a)
 
 static void do_length(struct io *io, struct io_args *a)
 {
-	char buf[32];
+	char buf[64];
 
-	printf("%s\n", img_size(buf, block_length(io->node)));
+	printf("%s\n", exact_size(buf, block_length(io->node)));
 }
 
 static void do_truncate(struct io *io, struct io_args *a)

@@ -84,7 +84,7 @@ def test_info_as_qemu(tmp_path, options):
     vmm_img("create", *argv, ours)
     qemu_img("create", *argv, theirs)
     for image in [ours, theirs]:
-        assert vmm_img("info", image)[1].replace("e+03", "") == qemu_img("info", image)[1]
+        assert vmm_img("info", image)[1] == qemu_img("info", image)[1]
         assert json.loads(vmm_img("info", "--output=json", image)[1]) == \
             json.loads(qemu_img("info", "--output=json", image)[1])
     qemu_img("check", ours)
@@ -155,7 +155,7 @@ def test_locks_exclude_each_other(tmp_path, fmt):
         assert code == 1 or (fmt == "raw" and "qemu" in holder)  # qemu-io shares a raw file
         if code:
             assert 'Failed to get "write" lock' in err or 'Failed to get shared "write" lock' in err
-            assert f"Is another process using the image [{image}]?" in err
+            assert f"s another process using the image [{image}]?" in err
         if "vmm" in holder:
             code, _, err = qemu_io(image, ["write 0 512"], "-f", fmt, ok=False)
             assert code == 1 and 'Failed to get "write" lock' in err
