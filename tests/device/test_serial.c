@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
-#include <stdio.h>
+#include <pthread.h>
 
 #include "hw/legacy/legacy.h"
 #include "tests/lib/legacy_machine.h"
@@ -256,6 +256,45 @@ static void test_bytes_leave_before_the_end(void **state)
 	assert_int_equal(m->chr.len, 10);
 }
 
+enum { STREAM = 60000 };
+
+static void *print_stream(void *opaque)
+{
+	struct test_machine *m = opaque;
+	struct io_reader reader = { 0 };
+	uint8_t byte;
+
+	io_reader_register(&m->vm.pio, &reader);
+	for (unsigned i = 0; i < STREAM; i++) {
+		do
+			io_bus_read(&m->vm.pio, &reader, COM1 + LSR, &byte, 1);
+		while (!(byte & 0x20));
+		byte = (uint8_t)(i * 7 + i / 256);
+		io_bus_write(&m->vm.pio, &reader, COM1 + RBR, &byte, 1);
+	}
+	io_reader_unregister(&m->vm.pio, &reader);
+	return NULL;
+}
+
+/* Every byte arrives, in order, and the loop is woken for few of them. */
+static void test_a_thread_prints_while_the_loop_drains(void **state)
+{
+	struct test_machine *m = *state;
+	struct device *dev = test_device(m, &isa_serial_desc, "chardev=c");
+	pthread_t thread;
+
+	pthread_create(&thread, NULL, print_stream, m);
+	while (m->chr.len < STREAM) {
+		__atomic_fetch_add(&m->clock.now, NSEC_PER_MSEC, __ATOMIC_RELAXED);
+		evloop_run_once(m->vm.loop, 0);
+	}
+	pthread_join(thread, NULL);
+	for (unsigned i = 0; i < STREAM; i++)
+		assert_int_equal((uint8_t)m->chr.out[i], (uint8_t)(i * 7 + i / 256));
+	device_free(dev);
+	assert_int_equal(m->chr.len, STREAM);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -271,6 +310,7 @@ int main(void)
 		TEST(test_ports_share_an_interrupt),
 		TEST(test_only_four),
 		TEST(test_bytes_leave_before_the_end),
+		TEST(test_a_thread_prints_while_the_loop_drains),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,7 +12,8 @@
 
 static int64_t clock_fn(const struct clock *clock)
 {
-	return container_of(clock, struct test_clock, clock)->now;
+	return __atomic_load_n(&container_of(clock, struct test_clock, clock)->now,
+			       __ATOMIC_RELAXED);
 }
 
 static void irq_fn(struct irq_line *line, bool level)
