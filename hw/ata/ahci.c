@@ -3,8 +3,8 @@
  * ICH9 AHCI controller (8086:2922; AHCI 1.3.1; Intel ICH9 datasheet, chapter 15): PCI function,
  * generic host registers in BAR 5, interrupts. ahci_port.c has the ports.
  *
- * Threads: registers on vCPU threads, commands on the main loop, under hba->lock. Owner: the board or
- * the user.
+ * Threads: registers on vCPU threads, commands on the main loop, under hba->lock. Owner: the board
+ * or the user.
  */
 #include "hw/ata/ahci.h"
 
@@ -38,7 +38,7 @@ enum {
 	ADDRESS_MAP = 0x90, /* configuration space: bits 7:6 = 01, AHCI */
 };
 #define CAP_64BIT (1u << 31)
-#define GHC_AE (1u << 31)
+#define GHC_AE	  (1u << 31)
 
 static uint32_t capabilities(void)
 {
@@ -162,7 +162,7 @@ static void regs_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
 	pthread_mutex_unlock(&hba->lock);
 }
 
-static const struct io_ops regs_ops = { .read = regs_read, .write = regs_write };
+static const struct io_ops regs_ops = {.read = regs_read, .write = regs_write};
 
 static void work(void *opaque)
 {
@@ -184,7 +184,7 @@ static void config_written(struct pci_device *dev, unsigned offset, unsigned siz
 		evloop_post(dev->dev.vm->loop, &hba->work);
 }
 
-static const struct pci_device_ops ahci_ops = { .config_written = config_written };
+static const struct pci_device_ops ahci_ops = {.config_written = config_written};
 
 static const struct pci_info ahci_info = {
 	.vendor_id = 0x8086,
@@ -243,8 +243,11 @@ static bool ahci_realize(struct device *dev, struct error **err)
 
 	if (!pci_device_init(&hba->pci, &ahci_info, err))
 		return false;
-	hba->regs.io = (struct io_region){ .size = REGS_SIZE, .ops = &regs_ops, .opaque = hba,
-					   .name = "ahci", .max_access = 4 };
+	hba->regs.io = (struct io_region){.size = REGS_SIZE,
+					  .ops = &regs_ops,
+					  .opaque = hba,
+					  .name = "ahci",
+					  .max_access = 4};
 	pci_bar_init(&hba->pci, ABAR, PCI_BAR_MEM32, REGS_SIZE);
 	pci_bar_add_region(&hba->pci, ABAR, 0, &hba->regs);
 	hba->pci.config[ADDRESS_MAP] = 1 << 6;
@@ -308,14 +311,19 @@ static bool ahci_post_load(void *object, unsigned version, struct error **err)
 static const struct state_desc ahci_state = {
 	.name = "ich9-ahci",
 	.version = 1,
-	.fields = (const struct state_field[]){
-		PCI_DEVICE_STATE,
-		STATE_FIELD(struct ahci, ghc, STATE_U32),
-		STATE_FIELD(struct ahci, is, STATE_U32),
-		{ .name = "ports", .type = STATE_STRUCT, .offset = offsetof(struct ahci, ports),
-		  .size = sizeof(struct ahci_port), .count = AHCI_PORTS, .desc = &ahci_port_state },
-		{ 0 },
-	},
+	.fields =
+		(const struct state_field[]){
+			PCI_DEVICE_STATE,
+			STATE_FIELD(struct ahci, ghc, STATE_U32),
+			STATE_FIELD(struct ahci, is, STATE_U32),
+			{.name = "ports",
+			 .type = STATE_STRUCT,
+			 .offset = offsetof(struct ahci, ports),
+			 .size = sizeof(struct ahci_port),
+			 .count = AHCI_PORTS,
+			 .desc = &ahci_port_state},
+			{0},
+		},
 	.post_load = ahci_post_load,
 };
 
@@ -325,7 +333,7 @@ const struct device_desc ich9_ahci_desc = {
 	.help = "SATA controller with six ports",
 	.bus = "pci",
 	.size = sizeof(struct ahci),
-	.props = (const struct prop_set[]){ PCI_DEVICE_PROPS, { 0 } },
+	.props = (const struct prop_set[]){PCI_DEVICE_PROPS, {0}},
 	.state = &ahci_state,
 	.init = ahci_init,
 	.realize = ahci_realize,

@@ -65,7 +65,7 @@ static int append(struct ata_task *t, uint64_t addr, uint32_t len, enum gm_direc
 	}
 	if (n < 0)
 		return n;
-	t->extents[t->extent_count++] = (struct ata_extent){ addr, len };
+	t->extents[t->extent_count++] = (struct ata_extent){addr, len};
 	t->iovcnt += n;
 	return 0;
 }
@@ -102,8 +102,8 @@ static int64_t copy(struct ata_task *t, uint8_t *data, uint32_t len, enum gm_dir
 		if (!read_prd(t, i, &prd))
 			return -EFAULT;
 		uint32_t n = MIN(len - done, prd.len);
-		bool ok = dir == GM_TO_GUEST ? gm_write(task_mem(t), prd.addr, data + done, n) :
-					       gm_read(task_mem(t), prd.addr, data + done, n);
+		bool ok = dir == GM_TO_GUEST ? gm_write(task_mem(t), prd.addr, data + done, n)
+					     : gm_read(task_mem(t), prd.addr, data + done, n);
 		if (!ok)
 			return -EFAULT;
 		done += n;

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One AHCI port: registers, the command list, and the FISes it leaves in memory (AHCI 1.3.1, 3.3, 4.2,
- * 5.3; Serial ATA 3.0, 10.3).
+ * One AHCI port: registers, the command list, and the FISes it leaves in memory
+ * (AHCI 1.3.1, 3.3, 4.2, 5.3; Serial ATA 3.0, 10.3).
  *
- * The guest's list is read entry by entry when the main loop gets to it, each once. A task whose port
- * is reset while a disk still works on it is dropped: CR stays up until the last of them is back, so
- * that the guest does not reuse memory that a disk still writes.
+ * The guest's list is read entry by entry when the main loop gets to it, each once. A task whose
+ * port is reset while a disk still works on it is dropped: CR stays up until the last of them is
+ * back, so that the guest does not reuse memory that a disk still writes.
  *
- * Threads: registers on vCPU threads, the rest on the main loop, under hba->lock. Owner: the adapter.
+ * Threads: registers on vCPU threads, the rest on the main loop, under hba->lock. Owner: the
+ * adapter.
  */
 #include <stdlib.h>
 
@@ -132,7 +133,7 @@ static void put_taskfile(uint8_t *fis, const struct ata_taskfile *tf, uint8_t st
 static void send_d2h(struct ahci_port *p, const struct ata_taskfile *tf, uint8_t status,
 		     uint8_t error, bool irq)
 {
-	uint8_t fis[20] = { FIS_D2H, irq ? FIS_INTERRUPT : 0 };
+	uint8_t fis[20] = {FIS_D2H, irq ? FIS_INTERRUPT : 0};
 
 	put_taskfile(fis, tf, status, error);
 	p->tfd = status | error << 8;
@@ -143,7 +144,7 @@ static void send_d2h(struct ahci_port *p, const struct ata_taskfile *tf, uint8_t
 
 static void send_pio_setup(struct ahci_port *p, const struct ata_task *t)
 {
-	uint8_t fis[20] = { FIS_PIO_SETUP, FIS_INTERRUPT | FIS_TO_HOST };
+	uint8_t fis[20] = {FIS_PIO_SETUP, FIS_INTERRUPT | FIS_TO_HOST};
 
 	put_taskfile(fis, &t->out, ATA_STATUS_OK | ATA_STATUS_DRQ, 0);
 	fis[15] = t->status;
@@ -155,7 +156,7 @@ static void send_pio_setup(struct ahci_port *p, const struct ata_task *t)
 
 static void send_set_bits(struct ahci_port *p, uint32_t slots, uint8_t status, uint8_t error)
 {
-	uint8_t fis[8] = { FIS_SET_BITS, FIS_INTERRUPT, status & 0x77, error };
+	uint8_t fis[8] = {FIS_SET_BITS, FIS_INTERRUPT, status & 0x77, error};
 
 	store_le32(fis + 4, slots);
 	p->tfd = (p->tfd & (ATA_STATUS_BSY | ATA_STATUS_DRQ)) | (status & 0x77) | error << 8;
@@ -166,7 +167,7 @@ static void send_set_bits(struct ahci_port *p, uint32_t slots, uint8_t status, u
 
 static void send_signature(struct ahci_port *p)
 {
-	struct ata_taskfile tf = { 0 };
+	struct ata_taskfile tf = {0};
 	uint8_t status = ide_dev_is_cdrom(p->dev) ? 0 : ATA_STATUS_OK;
 
 	ata_signature(p->dev, &tf);
@@ -295,8 +296,8 @@ static bool start(struct ahci_port *p, unsigned slot)
 		control(p, slot, &t->tf);
 		return true;
 	}
-	bool ncq = !ide_dev_is_cdrom(p->dev) && (t->tf.command == ATA_CMD_READ_FPDMA ||
-						 t->tf.command == ATA_CMD_WRITE_FPDMA);
+	bool ncq = !ide_dev_is_cdrom(p->dev) &&
+		   (t->tf.command == ATA_CMD_READ_FPDMA || t->tf.command == ATA_CMD_WRITE_FPDMA);
 	if (p->active & (ncq ? ~p->queued : UINT32_MAX))
 		return false;
 	t->port = p;
@@ -531,23 +532,24 @@ bool ahci_port_loaded(struct ahci_port *p, struct error **err)
 const struct state_desc ahci_port_state = {
 	.name = "ahci-port",
 	.version = 1,
-	.fields = (const struct state_field[]){
-		STATE_FIELD(struct ahci_port, clb, STATE_U32),
-		STATE_FIELD(struct ahci_port, clbu, STATE_U32),
-		STATE_FIELD(struct ahci_port, fb, STATE_U32),
-		STATE_FIELD(struct ahci_port, fbu, STATE_U32),
-		STATE_FIELD(struct ahci_port, is, STATE_U32),
-		STATE_FIELD(struct ahci_port, ie, STATE_U32),
-		STATE_FIELD(struct ahci_port, cmd, STATE_U32),
-		STATE_FIELD(struct ahci_port, tfd, STATE_U32),
-		STATE_FIELD(struct ahci_port, sig, STATE_U32),
-		STATE_FIELD(struct ahci_port, ssts, STATE_U32),
-		STATE_FIELD(struct ahci_port, sctl, STATE_U32),
-		STATE_FIELD(struct ahci_port, serr, STATE_U32),
-		STATE_FIELD(struct ahci_port, sact, STATE_U32),
-		STATE_FIELD(struct ahci_port, ci, STATE_U32),
-		STATE_FIELD(struct ahci_port, halted, STATE_BOOL),
-		STATE_FIELD(struct ahci_port, srst, STATE_BOOL),
-		{ 0 },
-	},
+	.fields =
+		(const struct state_field[]){
+			STATE_FIELD(struct ahci_port, clb, STATE_U32),
+			STATE_FIELD(struct ahci_port, clbu, STATE_U32),
+			STATE_FIELD(struct ahci_port, fb, STATE_U32),
+			STATE_FIELD(struct ahci_port, fbu, STATE_U32),
+			STATE_FIELD(struct ahci_port, is, STATE_U32),
+			STATE_FIELD(struct ahci_port, ie, STATE_U32),
+			STATE_FIELD(struct ahci_port, cmd, STATE_U32),
+			STATE_FIELD(struct ahci_port, tfd, STATE_U32),
+			STATE_FIELD(struct ahci_port, sig, STATE_U32),
+			STATE_FIELD(struct ahci_port, ssts, STATE_U32),
+			STATE_FIELD(struct ahci_port, sctl, STATE_U32),
+			STATE_FIELD(struct ahci_port, serr, STATE_U32),
+			STATE_FIELD(struct ahci_port, sact, STATE_U32),
+			STATE_FIELD(struct ahci_port, ci, STATE_U32),
+			STATE_FIELD(struct ahci_port, halted, STATE_BOOL),
+			STATE_FIELD(struct ahci_port, srst, STATE_BOOL),
+			{0},
+		},
 };

@@ -3,8 +3,8 @@
  * Between an ATA host adapter and the device on its port.
  *
  * The adapter makes a task of what the guest asked, the device executes it and calls
- * ata_task_done(): at once or when its disk has answered, always on the main loop with the adapter's
- * lock held. Tasks are the adapter's; a device keeps none after that.
+ * ata_task_done(): at once or when its disk has answered, always on the main loop with the
+ * adapter's lock held. Tasks are the adapter's; a device keeps none after that.
  */
 #ifndef HW_ATA_ATA_H
 #define HW_ATA_ATA_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ide-cd: a CD-ROM drive on its port (ATA8-ACS PACKET feature set); what the packets mean is atapi.c's.
- * Thread: main loop, with the adapter's lock. Owner: the bus.
+ * ide-cd: a CD-ROM drive on its port (ATA8-ACS PACKET feature set); what the packets mean is
+ * atapi.c's. Thread: main loop, with the adapter's lock. Owner: the bus.
  */
 #include <pthread.h>
 #include <string.h>
@@ -62,9 +62,9 @@ static void read_blocks(struct ide_dev *d, struct ata_task *t, const struct atap
 
 static void tray_moved(struct ide_dev *d)
 {
-	struct vm_event event = { .kind = VM_EVENT_TRAY_MOVED,
-				  .device = d->drive->id ? d->drive->id : "",
-				  .value = d->cdrom.tray_open };
+	struct vm_event event = {.kind = VM_EVENT_TRAY_MOVED,
+				 .device = d->drive->id ? d->drive->id : "",
+				 .value = d->cdrom.tray_open};
 
 	vm_send_event(d->dev.vm, &event);
 }
@@ -119,7 +119,7 @@ static void identify(struct ide_dev *d, struct ata_task *t)
 
 void ata_cdrom_execute(struct ide_dev *d, struct ata_task *t)
 {
-	struct ata_disk none = { 0 };
+	struct ata_disk none = {0};
 
 	switch (t->tf.command) {
 	case ATA_CMD_PACKET:

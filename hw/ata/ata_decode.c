@@ -24,7 +24,8 @@ bool ata_parse_fis(const uint8_t fis[ATA_FIS_H2D_SIZE], struct ata_taskfile *tf)
 	return true;
 }
 
-/* Address and length of the 28-bit and the 48-bit commands; a count of 0 is the most. CHS is gone. */
+/* Address and length of the 28-bit and the 48-bit commands; a count of 0 is the most. CHS is gone.
+ */
 static void place28(const struct ata_taskfile *tf, struct ata_plan *p)
 {
 	if (!(tf->device & ATA_DEVICE_LBA)) {
@@ -55,29 +56,29 @@ enum { IS48 = 1 << 0, PIO = 1 << 1, FUA = 1 << 2, NCQ = 1 << 3 };
 static const struct {
 	uint8_t command, action, how;
 } transfers[] = {
-	{ 0x20, ATA_READ, PIO },
-	{ 0x21, ATA_READ, PIO },
-	{ 0x24, ATA_READ, IS48 | PIO },
-	{ 0x25, ATA_READ, IS48 },
-	{ 0x29, ATA_READ, IS48 | PIO },
-	{ 0xc4, ATA_READ, PIO },
-	{ 0xc8, ATA_READ, 0 },
-	{ 0xc9, ATA_READ, 0 },
-	{ 0x30, ATA_WRITE, PIO },
-	{ 0x31, ATA_WRITE, PIO },
-	{ 0x34, ATA_WRITE, IS48 | PIO },
-	{ 0x35, ATA_WRITE, IS48 },
-	{ 0x39, ATA_WRITE, IS48 | PIO },
-	{ 0x3d, ATA_WRITE, IS48 | FUA },
-	{ 0xc5, ATA_WRITE, PIO },
-	{ 0xca, ATA_WRITE, 0 },
-	{ 0xcb, ATA_WRITE, 0 },
-	{ 0xce, ATA_WRITE, IS48 | PIO | FUA },
-	{ 0x40, ATA_VERIFY, 0 },
-	{ 0x41, ATA_VERIFY, 0 },
-	{ 0x42, ATA_VERIFY, IS48 },
-	{ ATA_CMD_READ_FPDMA, ATA_READ, NCQ },
-	{ ATA_CMD_WRITE_FPDMA, ATA_WRITE, NCQ },
+	{0x20, ATA_READ, PIO},
+	{0x21, ATA_READ, PIO},
+	{0x24, ATA_READ, IS48 | PIO},
+	{0x25, ATA_READ, IS48},
+	{0x29, ATA_READ, IS48 | PIO},
+	{0xc4, ATA_READ, PIO},
+	{0xc8, ATA_READ, 0},
+	{0xc9, ATA_READ, 0},
+	{0x30, ATA_WRITE, PIO},
+	{0x31, ATA_WRITE, PIO},
+	{0x34, ATA_WRITE, IS48 | PIO},
+	{0x35, ATA_WRITE, IS48},
+	{0x39, ATA_WRITE, IS48 | PIO},
+	{0x3d, ATA_WRITE, IS48 | FUA},
+	{0xc5, ATA_WRITE, PIO},
+	{0xca, ATA_WRITE, 0},
+	{0xcb, ATA_WRITE, 0},
+	{0xce, ATA_WRITE, IS48 | PIO | FUA},
+	{0x40, ATA_VERIFY, 0},
+	{0x41, ATA_VERIFY, 0},
+	{0x42, ATA_VERIFY, IS48},
+	{ATA_CMD_READ_FPDMA, ATA_READ, NCQ},
+	{ATA_CMD_WRITE_FPDMA, ATA_WRITE, NCQ},
 };
 
 static bool decode_transfer(const struct ata_taskfile *tf, struct ata_plan *p)
@@ -133,7 +134,7 @@ static void decode_smart(const struct ata_taskfile *tf, struct ata_plan *p)
 
 void ata_decode(const struct ata_taskfile *tf, struct ata_plan *plan)
 {
-	*plan = (struct ata_plan){ .action = ATA_ABORT };
+	*plan = (struct ata_plan){.action = ATA_ABORT};
 	if (decode_transfer(tf, plan))
 		return;
 	switch (tf->command) {
@@ -269,10 +270,10 @@ static void put_integrity(uint8_t *out)
 
 static void put_modes(uint8_t *out, uint8_t udma)
 {
-	put_word(out, 53, 7);	   /* words 54-58, 64-70, 88 are valid */
-	put_word(out, 63, 7);	   /* multiword DMA 0-2 */
-	put_word(out, 64, 3);	   /* PIO 3, 4 */
-	put_word(out, 65, 120);	   /* cycle times, ns */
+	put_word(out, 53, 7);	/* words 54-58, 64-70, 88 are valid */
+	put_word(out, 63, 7);	/* multiword DMA 0-2 */
+	put_word(out, 64, 3);	/* PIO 3, 4 */
+	put_word(out, 65, 120); /* cycle times, ns */
 	put_word(out, 66, 120);
 	put_word(out, 67, 120);
 	put_word(out, 68, 120);
@@ -322,7 +323,7 @@ void ata_identify_disk(const struct ata_disk *d, const char *serial, const char 
 	put_word(out, 0, 0x0040);
 	put_geometry(out, d->sectors);
 	put_names(out, serial, version, model);
-	put_word(out, 47, 0x8000 | 16);	 /* READ MULTIPLE up to 16 sectors */
+	put_word(out, 47, 0x8000 | 16);		      /* READ MULTIPLE up to 16 sectors */
 	put_word(out, 49, 1 << 11 | 1 << 9 | 1 << 8); /* IORDY, LBA, DMA */
 	put_word(out, 50, 1 << 14);
 	put_word(out, 59, d->multiple ? 0x100 | d->multiple : 0);
@@ -331,13 +332,14 @@ void ata_identify_disk(const struct ata_disk *d, const char *serial, const char 
 		put_word(out, 105, 1); /* blocks in one DSM command */
 		put_word(out, 169, 1);
 	}
-	put_word(out, 75, 31);		    /* queue depth - 1 */
-	put_word(out, 76, 1 << 8 | 7 << 1); /* NCQ; 1.5, 3, 6 Gb/s */
+	put_word(out, 75, 31);				  /* queue depth - 1 */
+	put_word(out, 76, 1 << 8 | 7 << 1);		  /* NCQ; 1.5, 3, 6 Gb/s */
 	put_word(out, 82, 1 << 14 | 1 << 6 | 1 << 5 | 1); /* NOP, look-ahead, write cache, SMART */
 	put_word(out, 83, 1 << 14 | 1 << 13 | 1 << 12 | 1 << 10); /* flush, flush ext, 48 bit */
 	put_word(out, 84, 1 << 14 | 1 << 6 | 1 << 5 | (d->wwn ? 1 << 8 : 0)); /* FUA, logs */
-	put_word(out, 85, 1 << 14 | (d->look_ahead ? 1 << 6 : 0) | (d->write_cache ? 1 << 5 : 0) |
-				  (d->smart ? 1 : 0));
+	put_word(out, 85,
+		 1 << 14 | (d->look_ahead ? 1 << 6 : 0) | (d->write_cache ? 1 << 5 : 0) |
+			 (d->smart ? 1 : 0));
 	put_word(out, 86, 1 << 13 | 1 << 12 | 1 << 10);
 	put_word(out, 87, 1 << 14 | 1 << 6 | 1 << 5 | (d->wwn ? 1 << 8 : 0));
 	put_word(out, 93, 0);
@@ -380,11 +382,8 @@ static void put_checksum(uint8_t *out)
 static const struct {
 	uint8_t id, flags, value, worst, threshold, raw;
 } attributes[] = {
-	{ 5, 0x03, 100, 100, 36, 0 },
-	{ 9, 0x03, 100, 100, 0, 1 },
-	{ 12, 0x03, 100, 100, 0, 1 },
-	{ 190, 0x03, 69, 69, 50, 31 },
-	{ 197, 0x03, 100, 100, 0, 0 },
+	{5, 0x03, 100, 100, 36, 0},  {9, 0x03, 100, 100, 0, 1},	  {12, 0x03, 100, 100, 0, 1},
+	{190, 0x03, 69, 69, 50, 31}, {197, 0x03, 100, 100, 0, 0},
 };
 
 void ata_smart_data(uint8_t out[512])

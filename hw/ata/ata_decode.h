@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ATA commands as register values (ATA8-ACS; Serial ATA 3.0 for FPDMA): what they ask, and the tables
- * that answer some of them. Pure functions on guest bytes, any thread.
+ * ATA commands as register values (ATA8-ACS; Serial ATA 3.0 for FPDMA): what they ask, and the
+ * tables that answer some of them. Pure functions on guest bytes, any thread.
  */
 #ifndef HW_ATA_ATA_DECODE_H
 #define HW_ATA_ATA_DECODE_H
@@ -66,7 +66,7 @@ enum ata_action {
 	ATA_WRITE,
 	ATA_VERIFY,
 	ATA_FLUSH,
-	ATA_TRIM,	   /* sectors: blocks of ranges */
+	ATA_TRIM,	    /* sectors: blocks of ranges */
 	ATA_TABLE_IDENTIFY, /* data of 512 bytes to the host */
 	ATA_TABLE_SMART_DATA,
 	ATA_TABLE_SMART_THRESHOLDS,

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A task's requests to its drive: cut to what the node takes at once, and what happens when the host
- * fails one (rerror=, werror=).
+ * A task's requests to its drive: cut to what the node takes at once, and what happens when the
+ * host fails one (rerror=, werror=).
  *
- * A task that an error stopped is parked with the piece that failed; when the guest is told to go on,
- * that piece is tried again. Thread: main loop. Lock: the adapter's. Owner: the task's adapter.
+ * A task that an error stopped is parked with the piece that failed; when the guest is told to go
+ * on, that piece is tried again. Thread: main loop. Lock: the adapter's. Owner: the task's adapter.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -33,11 +33,13 @@ static enum block_on_error report(struct ata_task *t, int ret)
 	struct drive *drive = t->dev->drive;
 	bool read = t->op == BLOCK_READ;
 	enum block_on_error action = block_error_action(read ? drive->rerror : drive->werror, ret);
-	struct vm_event event = { .kind = VM_EVENT_BLOCK_IO_ERROR, .device = drive->id ? drive->id : "",
-				  .operation = read ? "read" : "write", .error = -ret,
-				  .action = action == BLOCK_ERR_STOP   ? "stop" :
-					    action == BLOCK_ERR_IGNORE ? "ignore" :
-									 "report" };
+	struct vm_event event = {.kind = VM_EVENT_BLOCK_IO_ERROR,
+				 .device = drive->id ? drive->id : "",
+				 .operation = read ? "read" : "write",
+				 .error = -ret,
+				 .action = action == BLOCK_ERR_STOP	? "stop"
+					   : action == BLOCK_ERR_IGNORE ? "ignore"
+									: "report"};
 
 	vm_send_event(t->dev->dev.vm, &event);
 	if (action == BLOCK_ERR_STOP)
@@ -84,8 +86,7 @@ static uint64_t cut_iov(struct ata_task *t, uint64_t max, int max_iov)
 			continue;
 		}
 		size_t n = MIN(t->iov[i].iov_len - skip, max - len);
-		t->part[t->req->iovcnt++] =
-			(struct iovec){ (uint8_t *)t->iov[i].iov_base + skip, n };
+		t->part[t->req->iovcnt++] = (struct iovec){(uint8_t *)t->iov[i].iov_base + skip, n};
 		skip = 0;
 		len += n;
 	}

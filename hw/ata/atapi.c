@@ -28,7 +28,7 @@ enum {
 	CMD_READ_CD = 0xbe,
 
 	FRAMES_PER_SECOND = 75,
-	MSF_OFFSET = 150, /* frames before block 0 */
+	MSF_OFFSET = 150,   /* frames before block 0 */
 	CD_BLOCKS = 360000, /* more than 80 minutes: a DVD */
 
 	PROFILE_CD_ROM = 0x08,
@@ -216,7 +216,7 @@ static uint32_t toc_session(bool msf, uint8_t *out)
 /* Format 2: as the lead-in has it. */
 static uint32_t toc_raw(const struct atapi_unit *u, uint8_t *out)
 {
-	static const uint8_t points[] = { 0xa0, 0xa1, 0xa2, 1 };
+	static const uint8_t points[] = {0xa0, 0xa1, 0xa2, 1};
 
 	out[2] = out[3] = 1;
 	for (unsigned i = 0; i < ARRAY_SIZE(points); i++) {
@@ -303,8 +303,10 @@ static void get_configuration(struct atapi_unit *u, const uint8_t *cdb, struct a
 
 static void event_status(struct atapi_unit *u, const uint8_t *cdb, struct atapi_reply *r)
 {
-	static const uint8_t codes[] = { [ATAPI_EVENT_NONE] = 0, [ATAPI_EVENT_EJECT] = 1,
-					 [ATAPI_EVENT_NEW] = 2, [ATAPI_EVENT_REMOVED] = 3 };
+	static const uint8_t codes[] = {[ATAPI_EVENT_NONE] = 0,
+					[ATAPI_EVENT_EJECT] = 1,
+					[ATAPI_EVENT_NEW] = 2,
+					[ATAPI_EVENT_REMOVED] = 3};
 	uint32_t len = 4;
 
 	if (!(cdb[1] & 1)) { /* events are polled for only */
@@ -372,8 +374,8 @@ static void mode_sense(struct atapi_unit *u, const uint8_t *cdb, struct atapi_re
 	if (page == PAGE_CAPABILITIES || page == PAGE_ALL) {
 		p[0] = PAGE_CAPABILITIES;
 		p[1] = 18;
-		p[2] = 0x3b; /* reads CD-R, CD-RW, DVD-ROM, DVD-R */
-		p[4] = 0x70; /* XA, multi-session */
+		p[2] = 0x3b;			   /* reads CD-R, CD-RW, DVD-ROM, DVD-R */
+		p[4] = 0x70;			   /* XA, multi-session */
 		p[6] = 0x29 | (u->locked ? 2 : 0); /* tray, eject, lock */
 		store_be16(p + 8, 706 * 4);	   /* kB/s */
 		store_be16(p + 10, 2);

@@ -94,8 +94,10 @@ static bool hd_realize(struct device *dev, struct error **err)
 	if (!take_drive(d, err))
 		return false;
 	if (!d->drive->node || d->drive->cdrom) {
-		error_set(err, d->drive->cdrom ? "drive '%s' is a CD-ROM: use ide-cd" :
-						 "drive '%s' has no medium", d->drive->id);
+		error_set(err,
+			  d->drive->cdrom ? "drive '%s' is a CD-ROM: use ide-cd"
+					  : "drive '%s' has no medium",
+			  d->drive->id);
 		d->drive->taken_by = NULL;
 		return false;
 	}
@@ -167,36 +169,57 @@ static void cd_reset(struct device *dev)
 	pthread_mutex_unlock(d->lock);
 }
 
-#define IDE_PROPS                                                                                 \
-	{ .name = "drive", .type = PROP_DRIVE, .offset = offsetof(struct ide_dev, drive),         \
-	  .help = "the drive behind it" },                                                        \
-	{ .name = "bootindex", .type = PROP_I32, .offset = offsetof(struct ide_dev, bootindex),   \
-	  .def = "-1", .help = "place in the boot order" },                                       \
-	{ .name = "unit", .type = PROP_U32, .offset = offsetof(struct ide_dev, unit),             \
-	  .def = "4294967295", .help = "0: a SATA port has one device" },                         \
-	{ .name = "serial", .type = PROP_STRING, .offset = offsetof(struct ide_dev, serial),      \
-	  .help = "serial number, up to 20 characters" },                                         \
-	{ .name = "model", .type = PROP_STRING, .offset = offsetof(struct ide_dev, model),        \
-	  .help = "model, up to 40 characters" },                                                 \
-	{ .name = "ver", .type = PROP_STRING, .offset = offsetof(struct ide_dev, version),        \
-	  .help = "firmware revision, up to 8 characters" },                                      \
-	{ .name = "wwn", .type = PROP_U64, .offset = offsetof(struct ide_dev, wwn),               \
-	  .help = "world wide name" },                                                            \
-	{ .name = "logical_block_size", .type = PROP_U32,                                         \
-	  .offset = offsetof(struct ide_dev, logical_block_size), .def = "512",                   \
-	  .help = "bytes; 512" },                                                                 \
-	{ .name = "physical_block_size", .type = PROP_U32,                                        \
-	  .offset = offsetof(struct ide_dev, physical_block_size), .def = "512",                  \
-	  .help = "bytes that one write should cover" }
+#define IDE_PROPS                                                                                  \
+	{.name = "drive",                                                                          \
+	 .type = PROP_DRIVE,                                                                       \
+	 .offset = offsetof(struct ide_dev, drive),                                                \
+	 .help = "the drive behind it"},                                                           \
+		{.name = "bootindex",                                                              \
+		 .type = PROP_I32,                                                                 \
+		 .offset = offsetof(struct ide_dev, bootindex),                                    \
+		 .def = "-1",                                                                      \
+		 .help = "place in the boot order"},                                               \
+		{.name = "unit",                                                                   \
+		 .type = PROP_U32,                                                                 \
+		 .offset = offsetof(struct ide_dev, unit),                                         \
+		 .def = "4294967295",                                                              \
+		 .help = "0: a SATA port has one device"},                                         \
+		{.name = "serial",                                                                 \
+		 .type = PROP_STRING,                                                              \
+		 .offset = offsetof(struct ide_dev, serial),                                       \
+		 .help = "serial number, up to 20 characters"},                                    \
+		{.name = "model",                                                                  \
+		 .type = PROP_STRING,                                                              \
+		 .offset = offsetof(struct ide_dev, model),                                        \
+		 .help = "model, up to 40 characters"},                                            \
+		{.name = "ver",                                                                    \
+		 .type = PROP_STRING,                                                              \
+		 .offset = offsetof(struct ide_dev, version),                                      \
+		 .help = "firmware revision, up to 8 characters"},                                 \
+		{.name = "wwn",                                                                    \
+		 .type = PROP_U64,                                                                 \
+		 .offset = offsetof(struct ide_dev, wwn),                                          \
+		 .help = "world wide name"},                                                       \
+		{.name = "logical_block_size",                                                     \
+		 .type = PROP_U32,                                                                 \
+		 .offset = offsetof(struct ide_dev, logical_block_size),                           \
+		 .def = "512",                                                                     \
+		 .help = "bytes; 512"},                                                            \
+	{                                                                                          \
+		.name = "physical_block_size", .type = PROP_U32,                                   \
+		.offset = offsetof(struct ide_dev, physical_block_size), .def = "512",             \
+		.help = "bytes that one write should cover"                                        \
+	}
 
 static const struct prop hd_props[] = {
 	IDE_PROPS,
-	{ .name = "rotation_rate", .type = PROP_U16,
-	  .offset = offsetof(struct ide_dev, rotation_rate),
-	  .help = "revolutions a minute; 1: not rotating, 0: not told" },
-	{ 0 },
+	{.name = "rotation_rate",
+	 .type = PROP_U16,
+	 .offset = offsetof(struct ide_dev, rotation_rate),
+	 .help = "revolutions a minute; 1: not rotating, 0: not told"},
+	{0},
 };
-static const struct prop cd_props[] = { IDE_PROPS, { 0 } };
+static const struct prop cd_props[] = {IDE_PROPS, {0}};
 
 static bool hd_post_load(void *object, unsigned version, struct error **err)
 {
@@ -214,19 +237,20 @@ static bool hd_post_load(void *object, unsigned version, struct error **err)
 static const struct state_desc hd_state = {
 	.name = "ide-hd",
 	.version = 1,
-	.fields = (const struct state_field[]){
-		STATE_FIELD(struct ide_dev, disk.write_cache, STATE_BOOL),
-		STATE_FIELD(struct ide_dev, disk.look_ahead, STATE_BOOL),
-		STATE_FIELD(struct ide_dev, disk.multiple, STATE_U8),
-		STATE_FIELD(struct ide_dev, disk.udma, STATE_U8),
-		STATE_FIELD(struct ide_dev, disk.ncq_failed, STATE_BOOL),
-		STATE_FIELD(struct ide_dev, disk.ncq_tag, STATE_U8),
-		STATE_FIELD(struct ide_dev, disk.ncq_status, STATE_U8),
-		STATE_FIELD(struct ide_dev, disk.ncq_error, STATE_U8),
-		STATE_FIELD(struct ide_dev, disk.ncq_lba, STATE_U64),
-		STATE_FIELD(struct ide_dev, disk.ncq_count, STATE_U32),
-		{ 0 },
-	},
+	.fields =
+		(const struct state_field[]){
+			STATE_FIELD(struct ide_dev, disk.write_cache, STATE_BOOL),
+			STATE_FIELD(struct ide_dev, disk.look_ahead, STATE_BOOL),
+			STATE_FIELD(struct ide_dev, disk.multiple, STATE_U8),
+			STATE_FIELD(struct ide_dev, disk.udma, STATE_U8),
+			STATE_FIELD(struct ide_dev, disk.ncq_failed, STATE_BOOL),
+			STATE_FIELD(struct ide_dev, disk.ncq_tag, STATE_U8),
+			STATE_FIELD(struct ide_dev, disk.ncq_status, STATE_U8),
+			STATE_FIELD(struct ide_dev, disk.ncq_error, STATE_U8),
+			STATE_FIELD(struct ide_dev, disk.ncq_lba, STATE_U64),
+			STATE_FIELD(struct ide_dev, disk.ncq_count, STATE_U32),
+			{0},
+		},
 	.post_load = hd_post_load,
 };
 
@@ -242,16 +266,17 @@ static bool cd_post_load(void *object, unsigned version, struct error **err)
 static const struct state_desc cd_state = {
 	.name = "ide-cd",
 	.version = 1,
-	.fields = (const struct state_field[]){
-		STATE_FIELD(struct ide_dev, cdrom.tray_open, STATE_BOOL),
-		STATE_FIELD(struct ide_dev, cdrom.locked, STATE_BOOL),
-		STATE_FIELD(struct ide_dev, cdrom.attention, STATE_BOOL),
-		STATE_FIELD(struct ide_dev, cdrom.event, STATE_U8),
-		STATE_FIELD(struct ide_dev, cdrom.sense_key, STATE_U8),
-		STATE_FIELD(struct ide_dev, cdrom.asc, STATE_U8),
-		STATE_FIELD(struct ide_dev, cdrom.ascq, STATE_U8),
-		{ 0 },
-	},
+	.fields =
+		(const struct state_field[]){
+			STATE_FIELD(struct ide_dev, cdrom.tray_open, STATE_BOOL),
+			STATE_FIELD(struct ide_dev, cdrom.locked, STATE_BOOL),
+			STATE_FIELD(struct ide_dev, cdrom.attention, STATE_BOOL),
+			STATE_FIELD(struct ide_dev, cdrom.event, STATE_U8),
+			STATE_FIELD(struct ide_dev, cdrom.sense_key, STATE_U8),
+			STATE_FIELD(struct ide_dev, cdrom.asc, STATE_U8),
+			STATE_FIELD(struct ide_dev, cdrom.ascq, STATE_U8),
+			{0},
+		},
 	.post_load = cd_post_load,
 };
 
@@ -260,7 +285,7 @@ const struct device_desc ide_hd_desc = {
 	.help = "SATA disk",
 	.bus = "ide",
 	.size = sizeof(struct ide_dev),
-	.props = (const struct prop_set[]){ { hd_props, 0 }, { 0 } },
+	.props = (const struct prop_set[]){{hd_props, 0}, {0}},
 	.state = &hd_state,
 	.realize = hd_realize,
 	.unrealize = ide_unrealize,
@@ -271,7 +296,7 @@ const struct device_desc ide_cd_desc = {
 	.help = "SATA CD-ROM drive",
 	.bus = "ide",
 	.size = sizeof(struct ide_dev),
-	.props = (const struct prop_set[]){ { cd_props, 0 }, { 0 } },
+	.props = (const struct prop_set[]){{cd_props, 0}, {0}},
 	.state = &cd_state,
 	.realize = cd_realize,
 	.reset = cd_reset,

@@ -57,8 +57,8 @@ static void lingered(void *opaque)
 		linger(o);
 		return;
 	}
-	/* Nothing new, or a chardev that is full and will call char_out_writable(). A byte that came
-	 * since drain() looked found us awake, so look once more under the lock. */
+	/* Nothing new, or a chardev that is full and will call char_out_writable(). A byte that
+	 * came since drain() looked found us awake, so look once more under the lock. */
 	pthread_mutex_lock(o->lock);
 	bool blocked = o->count != 0;
 	o->awake = blocked;
@@ -147,12 +147,16 @@ static bool post_load(void *object, unsigned version, struct error **err)
 const struct state_desc char_out_state = {
 	.name = "char-out",
 	.version = 1,
-	.fields = (const struct state_field[]){
-		STATE_FIELD(struct char_out, count, STATE_U32),
-		{ .name = "ring", .type = STATE_U8, .offset = offsetof(struct char_out, ring),
-		  .count = CHAR_OUT_RING, .count_offset = offsetof(struct char_out, count) },
-		{ 0 },
-	},
+	.fields =
+		(const struct state_field[]){
+			STATE_FIELD(struct char_out, count, STATE_U32),
+			{.name = "ring",
+			 .type = STATE_U8,
+			 .offset = offsetof(struct char_out, ring),
+			 .count = CHAR_OUT_RING,
+			 .count_offset = offsetof(struct char_out, count)},
+			{0},
+		},
 	.pre_save = pre_save,
 	.post_load = post_load,
 };

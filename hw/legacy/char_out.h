@@ -24,7 +24,7 @@ enum { CHAR_OUT_RING = 8192 };
 
 struct char_out {
 	struct evloop *loop;
-	struct chardev *chr; /* borrowed; NULL: bytes vanish */
+	struct chardev *chr;   /* borrowed; NULL: bytes vanish */
 	pthread_mutex_t *lock; /* the device's */
 	/* Under the lock, on the main loop: there is room again. NULL: not wanted. */
 	void (*drained)(void *opaque);

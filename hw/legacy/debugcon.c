@@ -46,7 +46,7 @@ static void debugcon_write(void *opaque, uint64_t offset, uint64_t value, unsign
 				device_label(&d->dev));
 }
 
-static const struct io_ops debugcon_ops = { .read = debugcon_read, .write = debugcon_write };
+static const struct io_ops debugcon_ops = {.read = debugcon_read, .write = debugcon_write};
 
 static size_t debugcon_can_receive(void *opaque)
 {
@@ -68,14 +68,18 @@ static bool debugcon_realize(struct device *dev, struct error **err)
 
 	char_out_init(&d->out, dev->vm->loop, d->chr, &d->lock, NULL, NULL);
 	d->limit = LOG_RATELIMIT;
-	d->io = (struct io_region){ .base = d->iobase, .size = 1, .ops = &debugcon_ops,
-				    .opaque = d, .name = "debugcon", .max_access = 1 };
+	d->io = (struct io_region){.base = d->iobase,
+				   .size = 1,
+				   .ops = &debugcon_ops,
+				   .opaque = d,
+				   .name = "debugcon",
+				   .max_access = 1};
 	if (!io_bus_add(&dev->vm->pio, &d->io, err))
 		return false;
-	d->peer = (struct chardev_peer){ .can_receive = debugcon_can_receive,
-					 .receive = debugcon_receive,
-					 .writable = debugcon_writable,
-					 .opaque = d };
+	d->peer = (struct chardev_peer){.can_receive = debugcon_can_receive,
+					.receive = debugcon_receive,
+					.writable = debugcon_writable,
+					.opaque = d};
 	if (d->chr)
 		chardev_attach(d->chr, &d->peer);
 	return true;
@@ -103,23 +107,37 @@ static void debugcon_destroy(struct device *dev)
 }
 
 static const struct prop debugcon_props[] = {
-	{ .name = "iobase", .type = PROP_U32, .offset = offsetof(struct debugcon, iobase),
-	  .def = "0xe9", .max = 0xffff, .help = "the I/O port" },
-	{ .name = "readback", .type = PROP_U32, .offset = offsetof(struct debugcon, readback),
-	  .def = "0xe9", .max = 0xff, .help = "what the port reads as" },
-	{ .name = "chardev", .type = PROP_CHARDEV, .offset = offsetof(struct debugcon, chr),
-	  .help = "where the text goes" },
-	{ 0 },
+	{.name = "iobase",
+	 .type = PROP_U32,
+	 .offset = offsetof(struct debugcon, iobase),
+	 .def = "0xe9",
+	 .max = 0xffff,
+	 .help = "the I/O port"},
+	{.name = "readback",
+	 .type = PROP_U32,
+	 .offset = offsetof(struct debugcon, readback),
+	 .def = "0xe9",
+	 .max = 0xff,
+	 .help = "what the port reads as"},
+	{.name = "chardev",
+	 .type = PROP_CHARDEV,
+	 .offset = offsetof(struct debugcon, chr),
+	 .help = "where the text goes"},
+	{0},
 };
 
 static const struct state_desc debugcon_state = {
 	.name = "debugcon",
 	.version = 1,
-	.fields = (const struct state_field[]){
-		{ .name = "out", .type = STATE_STRUCT, .offset = offsetof(struct debugcon, out),
-		  .size = sizeof(struct char_out), .desc = &char_out_state },
-		{ 0 },
-	},
+	.fields =
+		(const struct state_field[]){
+			{.name = "out",
+			 .type = STATE_STRUCT,
+			 .offset = offsetof(struct debugcon, out),
+			 .size = sizeof(struct char_out),
+			 .desc = &char_out_state},
+			{0},
+		},
 };
 
 const struct device_desc isa_debugcon_desc = {
@@ -127,7 +145,7 @@ const struct device_desc isa_debugcon_desc = {
 	.help = "debug console port of firmware",
 	.bus = "isa",
 	.size = sizeof(struct debugcon),
-	.props = (const struct prop_set[]){ { debugcon_props, 0 }, { 0 } },
+	.props = (const struct prop_set[]){{debugcon_props, 0}, {0}},
 	.state = &debugcon_state,
 	.init = debugcon_init,
 	.realize = debugcon_realize,

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Keyboard and mouse controller at 0x60 and 0x64 (Intel 8042 as in the IBM PS/2 Technical Reference,
- * Keyboard and Auxiliary Device Controller), interrupts 1 and 12.
+ * Keyboard and mouse controller at 0x60 and 0x64 (Intel 8042 as in the IBM PS/2 Technical
+ * Reference, Keyboard and Auxiliary Device Controller), interrupts 1 and 12.
  *
  * Everything answers at once: a command's reply is in the output buffer before its write is over.
- * Reading the buffer lets the next byte in, the controller's own first, then the keyboard's, then the
- * mouse's; the interrupt goes down and up in between, since the lines are edge-triggered.
+ * Reading the buffer lets the next byte in, the controller's own first, then the keyboard's, then
+ * the mouse's; the interrupt goes down and up in between, since the lines are edge-triggered.
  *
  * Threads: ports on vCPU threads, injected events on the main thread, under the device's lock.
  * Owner: the machine.
@@ -90,9 +90,9 @@ struct i8042 {
 static void update_irqs(struct i8042 *c)
 {
 	bool obf = c->status & STATUS_OBF, aux = c->status & STATUS_AUX_OBF;
-	bool up[2] = { obf && !aux && (c->ram[0] & MODE_KEYBOARD_IRQ),
-		       obf && aux && (c->ram[0] & MODE_AUX_IRQ) };
-	static const uint8_t number[2] = { IRQ_KEYBOARD, IRQ_AUX };
+	bool up[2] = {obf && !aux && (c->ram[0] & MODE_KEYBOARD_IRQ),
+		      obf && aux && (c->ram[0] & MODE_AUX_IRQ)};
+	static const uint8_t number[2] = {IRQ_KEYBOARD, IRQ_AUX};
 
 	for (int i = 0; i < 2; i++)
 		if (up[i] != c->irq_up[i]) {
@@ -313,8 +313,8 @@ static void command_write(void *opaque, uint64_t offset, uint64_t value, unsigne
 	pthread_mutex_unlock(&c->lock);
 }
 
-static const struct io_ops data_ops = { .read = data_read, .write = data_write };
-static const struct io_ops command_ops = { .read = command_read, .write = command_write };
+static const struct io_ops data_ops = {.read = data_read, .write = data_write};
+static const struct io_ops command_ops = {.read = command_read, .write = command_write};
 
 void ps2_key(struct device *dev, uint8_t code, bool down)
 {
@@ -360,10 +360,18 @@ static bool i8042_realize(struct device *dev, struct error **err)
 	struct i8042 *c = (struct i8042 *)dev;
 
 	i8042_reset(dev);
-	c->data_io = (struct io_region){ .base = 0x60, .size = 1, .ops = &data_ops, .opaque = c,
-					 .name = "i8042-data", .max_access = 1 };
-	c->command_io = (struct io_region){ .base = 0x64, .size = 1, .ops = &command_ops,
-					    .opaque = c, .name = "i8042-cmd", .max_access = 1 };
+	c->data_io = (struct io_region){.base = 0x60,
+					.size = 1,
+					.ops = &data_ops,
+					.opaque = c,
+					.name = "i8042-data",
+					.max_access = 1};
+	c->command_io = (struct io_region){.base = 0x64,
+					   .size = 1,
+					   .ops = &command_ops,
+					   .opaque = c,
+					   .name = "i8042-cmd",
+					   .max_access = 1};
 	if (!io_bus_add(&dev->vm->pio, &c->data_io, err))
 		return false;
 	if (!io_bus_add(&dev->vm->pio, &c->command_io, err)) {
@@ -413,22 +421,29 @@ static bool i8042_post_load(void *object, unsigned version, struct error **err)
 static const struct state_desc i8042_state = {
 	.name = "i8042",
 	.version = 1,
-	.fields = (const struct state_field[]){
-		STATE_BUFFER(struct i8042, ram),
-		STATE_FIELD(struct i8042, output_port, STATE_U8),
-		STATE_FIELD(struct i8042, status, STATE_U8),
-		STATE_FIELD(struct i8042, data, STATE_U8),
-		STATE_FIELD(struct i8042, command, STATE_U8),
-		STATE_FIELD(struct i8042, release, STATE_BOOL),
-		STATE_BUFFER(struct i8042, reply),
-		STATE_ARRAY(struct i8042, reply_aux, STATE_BOOL),
-		STATE_FIELD(struct i8042, reply_count, STATE_U32),
-		{ .name = "keyboard", .type = STATE_STRUCT, .offset = offsetof(struct i8042, keyboard),
-		  .size = sizeof(struct ps2_keyboard), .desc = &ps2_keyboard_state },
-		{ .name = "mouse", .type = STATE_STRUCT, .offset = offsetof(struct i8042, mouse),
-		  .size = sizeof(struct ps2_mouse), .desc = &ps2_mouse_state },
-		{ 0 },
-	},
+	.fields =
+		(const struct state_field[]){
+			STATE_BUFFER(struct i8042, ram),
+			STATE_FIELD(struct i8042, output_port, STATE_U8),
+			STATE_FIELD(struct i8042, status, STATE_U8),
+			STATE_FIELD(struct i8042, data, STATE_U8),
+			STATE_FIELD(struct i8042, command, STATE_U8),
+			STATE_FIELD(struct i8042, release, STATE_BOOL),
+			STATE_BUFFER(struct i8042, reply),
+			STATE_ARRAY(struct i8042, reply_aux, STATE_BOOL),
+			STATE_FIELD(struct i8042, reply_count, STATE_U32),
+			{.name = "keyboard",
+			 .type = STATE_STRUCT,
+			 .offset = offsetof(struct i8042, keyboard),
+			 .size = sizeof(struct ps2_keyboard),
+			 .desc = &ps2_keyboard_state},
+			{.name = "mouse",
+			 .type = STATE_STRUCT,
+			 .offset = offsetof(struct i8042, mouse),
+			 .size = sizeof(struct ps2_mouse),
+			 .desc = &ps2_mouse_state},
+			{0},
+		},
 	.post_load = i8042_post_load,
 };
 

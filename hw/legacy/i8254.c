@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * i8254 interval timer at 0x40 and the speaker port 0x61 (Intel 82C54 data sheet; ICH9 13.3, 13.7.1),
- * for boards whose accelerator has only local APICs.
+ * i8254 interval timer at 0x40 and the speaker port 0x61 (Intel 82C54 data sheet;
+ * ICH9 13.3, 13.7.1), for boards whose accelerator has only local APICs.
  *
  * Counters are not counted: their value and output follow from when they were loaded. Counter 0 has
  * a timer on the main loop that gives an edge to interrupt 0; ticks that the host was too late for
@@ -239,8 +239,8 @@ static void latch_status(struct counter *c, int64_t t)
 {
 	if (c->status_latched)
 		return;
-	c->status = (output(c, t) ? STATUS_OUT : 0) | (c->loaded ? 0 : STATUS_NULL) |
-		    c->rw << 4 | c->mode << 1 | c->bcd;
+	c->status = (output(c, t) ? STATUS_OUT : 0) | (c->loaded ? 0 : STATUS_NULL) | c->rw << 4 |
+		    c->mode << 1 | c->bcd;
 	c->status_latched = true;
 }
 
@@ -363,8 +363,8 @@ static void port61_write(void *opaque, uint64_t offset, uint64_t value, unsigned
 	pthread_mutex_unlock(&p->lock);
 }
 
-static const struct io_ops pit_ops = { .read = pit_read, .write = pit_write };
-static const struct io_ops port61_ops = { .read = port61_read, .write = port61_write };
+static const struct io_ops pit_ops = {.read = pit_read, .write = pit_write};
+static const struct io_ops port61_ops = {.read = port61_read, .write = port61_write};
 
 static void pit_reset(struct device *dev)
 {
@@ -372,9 +372,12 @@ static void pit_reset(struct device *dev)
 
 	pthread_mutex_lock(&p->lock);
 	for (unsigned i = 0; i < 3; i++)
-		p->counter[i] = (struct counter){ .reload = 65536, .mode = 3, .rw = RW_BOTH,
-						  .gate = i != 2, .start = now(p),
-						  .stopped = now(p) };
+		p->counter[i] = (struct counter){.reload = 65536,
+						 .mode = 3,
+						 .rw = RW_BOTH,
+						 .gate = i != 2,
+						 .start = now(p),
+						 .stopped = now(p)};
 	p->port61 = 0;
 	irq_set(p->irq, false);
 	reschedule(p);
@@ -390,10 +393,18 @@ static bool pit_realize(struct device *dev, struct error **err)
 	ev_timer_init(&p->timer, fired, p);
 	ev_work_init(&p->work, arm, p);
 	pit_reset(dev);
-	p->io = (struct io_region){ .base = 0x40, .size = 4, .ops = &pit_ops, .opaque = p,
-				    .name = "pit", .max_access = 1 };
-	p->port61_io = (struct io_region){ .base = PORT61, .size = 1, .ops = &port61_ops,
-					   .opaque = p, .name = "speaker", .max_access = 1 };
+	p->io = (struct io_region){.base = 0x40,
+				   .size = 4,
+				   .ops = &pit_ops,
+				   .opaque = p,
+				   .name = "pit",
+				   .max_access = 1};
+	p->port61_io = (struct io_region){.base = PORT61,
+					  .size = 1,
+					  .ops = &port61_ops,
+					  .opaque = p,
+					  .name = "speaker",
+					  .max_access = 1};
 	if (!io_bus_add(&dev->vm->pio, &p->io, err))
 		return false;
 	if (!io_bus_add(&dev->vm->pio, &p->port61_io, err)) {
@@ -461,37 +472,43 @@ static bool post_load(void *object, unsigned version, struct error **err)
 static const struct state_desc counter_state = {
 	.name = "i8254-counter",
 	.version = 1,
-	.fields = (const struct state_field[]){
-		STATE_FIELD(struct counter, reload, STATE_U32),
-		STATE_FIELD(struct counter, mode, STATE_U8),
-		STATE_FIELD(struct counter, rw, STATE_U8),
-		STATE_FIELD(struct counter, bcd, STATE_BOOL),
-		STATE_FIELD(struct counter, gate, STATE_BOOL),
-		STATE_FIELD(struct counter, loaded, STATE_BOOL),
-		STATE_FIELD(struct counter, write_high, STATE_BOOL),
-		STATE_FIELD(struct counter, read_high, STATE_BOOL),
-		STATE_FIELD(struct counter, write_low, STATE_U8),
-		STATE_FIELD(struct counter, count_latched, STATE_BOOL),
-		STATE_FIELD(struct counter, status_latched, STATE_BOOL),
-		STATE_FIELD(struct counter, latch, STATE_U16),
-		STATE_FIELD(struct counter, latch_bytes, STATE_U8),
-		STATE_FIELD(struct counter, status, STATE_U8),
-		STATE_FIELD(struct counter, start, STATE_I64),
-		STATE_FIELD(struct counter, stopped, STATE_I64),
-		{ 0 },
-	},
+	.fields =
+		(const struct state_field[]){
+			STATE_FIELD(struct counter, reload, STATE_U32),
+			STATE_FIELD(struct counter, mode, STATE_U8),
+			STATE_FIELD(struct counter, rw, STATE_U8),
+			STATE_FIELD(struct counter, bcd, STATE_BOOL),
+			STATE_FIELD(struct counter, gate, STATE_BOOL),
+			STATE_FIELD(struct counter, loaded, STATE_BOOL),
+			STATE_FIELD(struct counter, write_high, STATE_BOOL),
+			STATE_FIELD(struct counter, read_high, STATE_BOOL),
+			STATE_FIELD(struct counter, write_low, STATE_U8),
+			STATE_FIELD(struct counter, count_latched, STATE_BOOL),
+			STATE_FIELD(struct counter, status_latched, STATE_BOOL),
+			STATE_FIELD(struct counter, latch, STATE_U16),
+			STATE_FIELD(struct counter, latch_bytes, STATE_U8),
+			STATE_FIELD(struct counter, status, STATE_U8),
+			STATE_FIELD(struct counter, start, STATE_I64),
+			STATE_FIELD(struct counter, stopped, STATE_I64),
+			{0},
+		},
 };
 
 static const struct state_desc pit_state = {
 	.name = "i8254",
 	.version = 1,
-	.fields = (const struct state_field[]){
-		{ .name = "counter", .type = STATE_STRUCT, .offset = offsetof(struct pit, counter),
-		  .size = sizeof(struct counter), .count = 3, .desc = &counter_state },
-		STATE_FIELD(struct pit, port61, STATE_U8),
-		STATE_FIELD(struct pit, saved_now, STATE_I64),
-		{ 0 },
-	},
+	.fields =
+		(const struct state_field[]){
+			{.name = "counter",
+			 .type = STATE_STRUCT,
+			 .offset = offsetof(struct pit, counter),
+			 .size = sizeof(struct counter),
+			 .count = 3,
+			 .desc = &counter_state},
+			STATE_FIELD(struct pit, port61, STATE_U8),
+			STATE_FIELD(struct pit, saved_now, STATE_I64),
+			{0},
+		},
 	.pre_save = pre_save,
 	.post_load = post_load,
 };

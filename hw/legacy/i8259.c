@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Two cascaded i8259A interrupt controllers with edge/level control registers (Intel 8259A data sheet;
- * ICH9 13.4), for boards whose accelerator has only local APICs.
+ * Two cascaded i8259A interrupt controllers with edge/level control registers (Intel 8259A data
+ * sheet; ICH9 13.4), for boards whose accelerator has only local APICs.
  *
- * Threads: any, under the device's lock; the output line is driven with it held. Owner: the machine.
+ * Threads: any, under the device's lock; the output line is driven with it held. Owner: the
+ * machine.
  */
 #include <pthread.h>
 
@@ -171,8 +172,11 @@ static void icw1(struct pic_chip *c, uint8_t value)
 {
 	uint8_t elcr = c->elcr, lines = c->lines;
 
-	*c = (struct pic_chip){ .elcr = elcr, .lines = lines, .init = INIT_ICW2,
-				.irr = elcr & lines, .need_icw4 = value & ICW1_NEED_ICW4 };
+	*c = (struct pic_chip){.elcr = elcr,
+			       .lines = lines,
+			       .init = INIT_ICW2,
+			       .irr = elcr & lines,
+			       .need_icw4 = value & ICW1_NEED_ICW4};
 }
 
 static void ocw2(struct pic_chip *c, uint8_t value)
@@ -309,8 +313,8 @@ static void slave_write(void *opaque, uint64_t offset, uint64_t value, unsigned 
 	chip_write(p, &p->chip[1], offset, (uint8_t)value);
 }
 
-static const struct io_ops master_ops = { .read = master_read, .write = master_write };
-static const struct io_ops slave_ops = { .read = slave_read, .write = slave_write };
+static const struct io_ops master_ops = {.read = master_read, .write = master_write};
+static const struct io_ops slave_ops = {.read = slave_read, .write = slave_write};
 
 static uint64_t elcr_read(void *opaque, uint64_t offset, unsigned size)
 {
@@ -325,7 +329,7 @@ static uint64_t elcr_read(void *opaque, uint64_t offset, unsigned size)
 static void elcr_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
 	/* Timer, keyboard, cascade; clock, FPU: always edges. */
-	static const uint8_t may_be_level[2] = { 0xf8, 0xde };
+	static const uint8_t may_be_level[2] = {0xf8, 0xde};
 	struct pic *p = opaque;
 
 	pthread_mutex_lock(&p->lock);
@@ -333,7 +337,7 @@ static void elcr_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
 	pthread_mutex_unlock(&p->lock);
 }
 
-static const struct io_ops elcr_ops = { .read = elcr_read, .write = elcr_write };
+static const struct io_ops elcr_ops = {.read = elcr_read, .write = elcr_write};
 
 struct irq_line *i8259_input(struct device *dev, unsigned irq)
 {
@@ -351,7 +355,7 @@ static void pic_reset(struct device *dev)
 
 	pthread_mutex_lock(&p->lock);
 	for (int i = 0; i < 2; i++)
-		p->chip[i] = (struct pic_chip){ .lines = p->chip[i].lines };
+		p->chip[i] = (struct pic_chip){.lines = p->chip[i].lines};
 	p->chip[0].lines &= ~(1u << CASCADE);
 	update(p);
 	pthread_mutex_unlock(&p->lock);
@@ -362,12 +366,24 @@ static bool pic_realize(struct device *dev, struct error **err)
 	struct pic *p = (struct pic *)dev;
 	struct io_bus *pio = &dev->vm->pio;
 
-	p->io[0] = (struct io_region){ .base = 0x20, .size = 2, .ops = &master_ops, .opaque = p,
-				       .name = "pic-master", .max_access = 1 };
-	p->io[1] = (struct io_region){ .base = 0xa0, .size = 2, .ops = &slave_ops, .opaque = p,
-				       .name = "pic-slave", .max_access = 1 };
-	p->elcr_io = (struct io_region){ .base = 0x4d0, .size = 2, .ops = &elcr_ops, .opaque = p,
-					 .name = "elcr", .max_access = 1 };
+	p->io[0] = (struct io_region){.base = 0x20,
+				      .size = 2,
+				      .ops = &master_ops,
+				      .opaque = p,
+				      .name = "pic-master",
+				      .max_access = 1};
+	p->io[1] = (struct io_region){.base = 0xa0,
+				      .size = 2,
+				      .ops = &slave_ops,
+				      .opaque = p,
+				      .name = "pic-slave",
+				      .max_access = 1};
+	p->elcr_io = (struct io_region){.base = 0x4d0,
+					.size = 2,
+					.ops = &elcr_ops,
+					.opaque = p,
+					.name = "elcr",
+					.max_access = 1};
 	if (io_bus_add(pio, &p->io[0], err) && io_bus_add(pio, &p->io[1], err) &&
 	    io_bus_add(pio, &p->elcr_io, err))
 		return true;
@@ -392,7 +408,7 @@ static void pic_init(struct device *dev)
 
 	pthread_mutex_init(&p->lock, NULL);
 	for (unsigned i = 0; i < ARRAY_SIZE(p->inputs); i++)
-		p->inputs[i] = (struct irq_line){ .set = input_set, .opaque = p, .number = i };
+		p->inputs[i] = (struct irq_line){.set = input_set, .opaque = p, .number = i};
 }
 
 static void pic_destroy(struct device *dev)
@@ -421,34 +437,40 @@ static bool pic_post_load(void *object, unsigned version, struct error **err)
 static const struct state_desc chip_state = {
 	.name = "i8259-chip",
 	.version = 1,
-	.fields = (const struct state_field[]){
-		STATE_FIELD(struct pic_chip, irr, STATE_U8),
-		STATE_FIELD(struct pic_chip, imr, STATE_U8),
-		STATE_FIELD(struct pic_chip, isr, STATE_U8),
-		STATE_FIELD(struct pic_chip, lines, STATE_U8),
-		STATE_FIELD(struct pic_chip, elcr, STATE_U8),
-		STATE_FIELD(struct pic_chip, base, STATE_U8),
-		STATE_FIELD(struct pic_chip, top, STATE_U8),
-		STATE_FIELD(struct pic_chip, init, STATE_U8),
-		STATE_FIELD(struct pic_chip, need_icw4, STATE_BOOL),
-		STATE_FIELD(struct pic_chip, read_isr, STATE_BOOL),
-		STATE_FIELD(struct pic_chip, poll, STATE_BOOL),
-		STATE_FIELD(struct pic_chip, auto_eoi, STATE_BOOL),
-		STATE_FIELD(struct pic_chip, rotate_auto, STATE_BOOL),
-		STATE_FIELD(struct pic_chip, special_mask, STATE_BOOL),
-		STATE_FIELD(struct pic_chip, fully_nested, STATE_BOOL),
-		{ 0 },
-	},
+	.fields =
+		(const struct state_field[]){
+			STATE_FIELD(struct pic_chip, irr, STATE_U8),
+			STATE_FIELD(struct pic_chip, imr, STATE_U8),
+			STATE_FIELD(struct pic_chip, isr, STATE_U8),
+			STATE_FIELD(struct pic_chip, lines, STATE_U8),
+			STATE_FIELD(struct pic_chip, elcr, STATE_U8),
+			STATE_FIELD(struct pic_chip, base, STATE_U8),
+			STATE_FIELD(struct pic_chip, top, STATE_U8),
+			STATE_FIELD(struct pic_chip, init, STATE_U8),
+			STATE_FIELD(struct pic_chip, need_icw4, STATE_BOOL),
+			STATE_FIELD(struct pic_chip, read_isr, STATE_BOOL),
+			STATE_FIELD(struct pic_chip, poll, STATE_BOOL),
+			STATE_FIELD(struct pic_chip, auto_eoi, STATE_BOOL),
+			STATE_FIELD(struct pic_chip, rotate_auto, STATE_BOOL),
+			STATE_FIELD(struct pic_chip, special_mask, STATE_BOOL),
+			STATE_FIELD(struct pic_chip, fully_nested, STATE_BOOL),
+			{0},
+		},
 };
 
 static const struct state_desc pic_state = {
 	.name = "i8259",
 	.version = 1,
-	.fields = (const struct state_field[]){
-		{ .name = "chip", .type = STATE_STRUCT, .offset = offsetof(struct pic, chip),
-		  .size = sizeof(struct pic_chip), .count = 2, .desc = &chip_state },
-		{ 0 },
-	},
+	.fields =
+		(const struct state_field[]){
+			{.name = "chip",
+			 .type = STATE_STRUCT,
+			 .offset = offsetof(struct pic, chip),
+			 .size = sizeof(struct pic_chip),
+			 .count = 2,
+			 .desc = &chip_state},
+			{0},
+		},
 	.post_load = pic_post_load,
 };
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * I/O APIC with 24 inputs at 0xfec00000 (Intel 82093AA data sheet; ICH9 13.5), for boards whose
- * accelerator has only local APICs. An interrupt leaves as the message that a PCI device would send;
- * the accelerator is told each input's message, so that it reports the ends of level interrupts.
+ * accelerator has only local APICs. An interrupt leaves as the message that a PCI device would
+ * send; the accelerator is told each input's message, so that it reports the ends of level
+ * interrupts.
  *
  * Threads: any, under the device's lock; messages are sent with it held (the sink is a leaf).
  * Owner: the machine.
@@ -215,7 +216,7 @@ static void ioapic_write(void *opaque, uint64_t offset, uint64_t value, unsigned
 	pthread_mutex_unlock(&a->lock);
 }
 
-static const struct io_ops ioapic_ops = { .read = ioapic_read, .write = ioapic_write };
+static const struct io_ops ioapic_ops = {.read = ioapic_read, .write = ioapic_write};
 
 struct irq_line *ioapic_input(struct device *dev, unsigned pin)
 {
@@ -241,8 +242,12 @@ static bool ioapic_realize(struct device *dev, struct error **err)
 
 	for (unsigned i = 0; i < PINS; i++)
 		a->entry[i] = ENTRY_MASKED;
-	a->io = (struct io_region){ .base = IOAPIC_BASE, .size = IOAPIC_SIZE, .ops = &ioapic_ops,
-				    .opaque = a, .name = "ioapic", .max_access = 4 };
+	a->io = (struct io_region){.base = IOAPIC_BASE,
+				   .size = IOAPIC_SIZE,
+				   .ops = &ioapic_ops,
+				   .opaque = a,
+				   .name = "ioapic",
+				   .max_access = 4};
 	return io_bus_add(&dev->vm->mmio, &a->io, err);
 }
 
@@ -260,7 +265,7 @@ static void ioapic_init(struct device *dev)
 
 	pthread_mutex_init(&a->lock, NULL);
 	for (unsigned i = 0; i < PINS; i++)
-		a->inputs[i] = (struct irq_line){ .set = input_set, .opaque = a, .number = i };
+		a->inputs[i] = (struct irq_line){.set = input_set, .opaque = a, .number = i};
 }
 
 static void ioapic_destroy(struct device *dev)
@@ -285,13 +290,14 @@ static bool ioapic_post_load(void *object, unsigned version, struct error **err)
 static const struct state_desc ioapic_state = {
 	.name = "ioapic",
 	.version = 1,
-	.fields = (const struct state_field[]){
-		STATE_FIELD(struct ioapic, id, STATE_U8),
-		STATE_FIELD(struct ioapic, select, STATE_U8),
-		STATE_FIELD(struct ioapic, lines, STATE_U32),
-		STATE_ARRAY(struct ioapic, entry, STATE_U64),
-		{ 0 },
-	},
+	.fields =
+		(const struct state_field[]){
+			STATE_FIELD(struct ioapic, id, STATE_U8),
+			STATE_FIELD(struct ioapic, select, STATE_U8),
+			STATE_FIELD(struct ioapic, lines, STATE_U32),
+			STATE_ARRAY(struct ioapic, entry, STATE_U64),
+			{0},
+		},
 	.post_load = ioapic_post_load,
 };
 

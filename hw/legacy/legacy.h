@@ -40,8 +40,8 @@ extern const struct device_desc i8042_desc;
 /* Key code: the PC's set 1 make code, plus PS2_KEY_E0 for keys with that prefix. */
 enum { PS2_KEY_E0 = 0x80 };
 void ps2_key(struct device *dev, uint8_t code, bool down);
-/* Relative motion, right and up positive; wheel towards the user positive; buttons: left 1, right 2,
- * middle 4. */
+/* Relative motion, right and up positive; wheel towards the user positive; buttons: left 1, right
+ * 2, middle 4. */
 void ps2_mouse(struct device *dev, int dx, int dy, int dz, uint8_t buttons);
 
 /* System control port A: A20 and fast reset at 0x92. */

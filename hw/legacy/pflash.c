@@ -1,28 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Parallel flash with the Intel command set (Intel StrataFlash J3 data sheet; JEDEC JESD68 CFI), one
- * byte wide, as UEFI firmware keeps its code and its variables in.
+ * Parallel flash with the Intel command set (Intel StrataFlash J3 data sheet; JEDEC JESD68 CFI),
+ * one byte wide, as UEFI firmware keeps its code and its variables in.
  *
- * The bytes live in memory that the board may show to the CPUs as a read-only slot while the chip is
- * in read-array mode; any write then exits and is a command. What the guest programs or erases is
- * written to the drive behind by the main loop, sector by sector, with a flush at the end.
+ * The bytes live in memory that the board may show to the CPUs as a read-only slot while the chip
+ * is in read-array mode; any write then exits and is a command. What the guest programs or erases
+ * is written to the drive behind by the main loop, sector by sector, with a flush at the end.
  *
- * Clearing the status register leaves 0 in it and returns to read-array mode: that is how OVMF tells
- * this flash from RAM and ROM.
+ * Clearing the status register leaves 0 in it and returns to read-array mode: that is how OVMF
+ * tells this flash from RAM and ROM.
  *
- * Threads: registers on vCPU threads under the device's lock; the drive on the main loop, never with
- * the lock held. Owner: the machine.
+ * Threads: registers on vCPU threads under the device's lock; the drive on the main loop, never
+ * with the lock held. Owner: the machine.
  */
+#include "hw/legacy/pflash.h"
+
 #include <errno.h>
-#include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-#include "block/block.h"
 #include "hw/legacy/legacy.h"
-#include "vmm/core/io_bus.h"
-#include "vmm/core/log.h"
 #include "vmm/core/util.h"
 #include "vmm/core/vm.h"
 
@@ -47,11 +44,7 @@ enum {
 	ID_MANUFACTURER = 0x89,
 	ID_DEVICE = 0x18,
 
-	CFI_SIZE = 0x36,
-	BUFFER_SHIFT = 5,
-	BUFFER_SIZE = 1 << BUFFER_SHIFT,
 	MAX_SIZE = 64 << 20,
-	BOUNCE_SIZE = 64 << 10,
 };
 
 enum read_mode { READ_ARRAY, READ_STATUS, READ_ID, READ_CFI };
@@ -59,52 +52,14 @@ enum read_mode { READ_ARRAY, READ_STATUS, READ_ID, READ_CFI };
 /* What the next write is. */
 enum step {
 	STEP_COMMAND,
-	STEP_PROGRAM,	     /* the byte */
-	STEP_ERASE,	     /* the confirmation */
-	STEP_LOCK,	     /* which lock operation */
-	STEP_BUFFER_COUNT,   /* bytes - 1 */
+	STEP_PROGRAM,	   /* the byte */
+	STEP_ERASE,	   /* the confirmation */
+	STEP_LOCK,	   /* which lock operation */
+	STEP_BUFFER_COUNT, /* bytes - 1 */
 	STEP_BUFFER_DATA,
 	STEP_BUFFER_CONFIRM,
 	STEP_LAST = STEP_BUFFER_CONFIRM,
 };
-
-struct pflash {
-	struct device dev;
-	struct drive *drive;
-	uint64_t base;
-	uint64_t end; /* of pflash_place_below(), or 0 */
-	uint64_t sector_length;
-	char *name;
-
-	pthread_mutex_t lock;
-	struct io_region io;
-	uint8_t *memory;
-	uint64_t size;
-	bool read_only;
-	uint8_t cfi[CFI_SIZE];
-	void (*mode_fn)(struct device *dev, bool array, void *opaque);
-	void *mode_opaque;
-	struct log_ratelimit limit;
-
-	uint8_t mode, step, status;
-	uint8_t buffer[BUFFER_SIZE];
-	uint64_t buffer_at;
-	uint32_t buffer_len, buffer_fill;
-
-	/* The way to the drive. dirty: under the lock; the rest is the main loop's. */
-	bool *dirty; /* one a sector */
-	struct ev_work write_work;
-	struct block_req *req;
-	uint8_t *bounce;
-	struct iovec iov;
-	bool busy, unflushed, stopped_on_error;
-	struct notifier state_changed;
-};
-
-static uint64_t sectors(const struct pflash *p)
-{
-	return p->size / p->sector_length;
-}
 
 /* Registers, with the lock held. */
 
@@ -189,10 +144,10 @@ static void command(struct pflash *p, uint64_t at, uint8_t value)
 static void buffer_data(struct pflash *p, uint64_t at, uint8_t value)
 {
 	if (p->buffer_fill == 0) {
-		p->buffer_at = at & ~(uint64_t)(BUFFER_SIZE - 1);
+		p->buffer_at = at & ~(uint64_t)(PFLASH_BUFFER_SIZE - 1);
 		memset(p->buffer, 0xff, sizeof(p->buffer));
 	}
-	if (at - p->buffer_at < BUFFER_SIZE)
+	if (at - p->buffer_at < PFLASH_BUFFER_SIZE)
 		p->buffer[at - p->buffer_at] = value;
 	else
 		p->status |= STATUS_SEQUENCE_ERROR;
@@ -223,7 +178,7 @@ static void write_byte(struct pflash *p, uint64_t at, uint8_t value)
 	case STEP_BUFFER_COUNT:
 		p->buffer_fill = 0;
 		p->buffer_len = value + 1;
-		if (p->buffer_len > BUFFER_SIZE)
+		if (p->buffer_len > PFLASH_BUFFER_SIZE)
 			p->status |= STATUS_SEQUENCE_ERROR;
 		else
 			p->step = STEP_BUFFER_DATA;
@@ -236,7 +191,8 @@ static void write_byte(struct pflash *p, uint64_t at, uint8_t value)
 		if (value != CMD_CONFIRM)
 			p->status |= STATUS_SEQUENCE_ERROR;
 		else
-			for (unsigned i = 0; i < BUFFER_SIZE && p->buffer_at + i < p->size; i++)
+			for (unsigned i = 0; i < PFLASH_BUFFER_SIZE && p->buffer_at + i < p->size;
+			     i++)
 				if (p->buffer[i] != 0xff)
 					program(p, p->buffer_at + i, p->buffer[i]);
 		break;
@@ -258,7 +214,7 @@ static uint8_t read_byte(const struct pflash *p, uint64_t at)
 		}
 		return 0;
 	case READ_CFI:
-		return (at & 0xff) < CFI_SIZE ? p->cfi[at & 0xff] : 0;
+		return (at & 0xff) < PFLASH_CFI_SIZE ? p->cfi[at & 0xff] : 0;
 	}
 	return p->memory[at];
 }
@@ -285,159 +241,43 @@ static void pflash_write(void *opaque, uint64_t offset, uint64_t value, unsigned
 	pthread_mutex_unlock(&p->lock);
 }
 
-static const struct io_ops pflash_ops = { .read = pflash_read, .write = pflash_write };
+static const struct io_ops pflash_ops = {.read = pflash_read, .write = pflash_write};
 
 /* The tables that CMD_READ_CFI shows. */
 static void fill_cfi(struct pflash *p)
 {
 	static const uint8_t fixed[] = {
-		[0x10] = 'Q', [0x11] = 'R', [0x12] = 'Y',
+		[0x10] = 'Q',
+		[0x11] = 'R',
+		[0x12] = 'Y',
 		[0x13] = 0x01, /* Intel's command set */
 		[0x15] = 0x31, /* its own table */
-		[0x1b] = 0x45, [0x1c] = 0x55, /* Vcc 4.5 to 5.5 V */
-		[0x1f] = 0x07, [0x20] = 0x07, [0x21] = 0x0a, /* typical times: 2^n us, us, ms */
-		[0x23] = 0x04, [0x24] = 0x04, [0x25] = 0x04, /* at most 2^n times that */
-		[0x2a] = BUFFER_SHIFT,
+		[0x1b] = 0x45,
+		[0x1c] = 0x55, /* Vcc 4.5 to 5.5 V */
+		[0x1f] = 0x07,
+		[0x20] = 0x07,
+		[0x21] = 0x0a, /* typical times: 2^n us, us, ms */
+		[0x23] = 0x04,
+		[0x24] = 0x04,
+		[0x25] = 0x04, /* at most 2^n times that */
+		[0x2a] = PFLASH_BUFFER_SHIFT,
 		[0x2c] = 1, /* erase regions */
-		[0x31] = 'P', [0x32] = 'R', [0x33] = 'I', [0x34] = '1', [0x35] = '0',
+		[0x31] = 'P',
+		[0x32] = 'R',
+		[0x33] = 'I',
+		[0x34] = '1',
+		[0x35] = '0',
 	};
-	_Static_assert(sizeof(fixed) == CFI_SIZE, "the table ends with the extended version");
+	_Static_assert(sizeof(fixed) == PFLASH_CFI_SIZE,
+		       "the table ends with the extended version");
 
 	memcpy(p->cfi, fixed, sizeof(fixed));
 	uint8_t shift = 0;
 	while (shift < 31 && (UINT64_C(1) << shift) < p->size)
 		shift++;
 	p->cfi[0x27] = shift;
-	store_le16(p->cfi + 0x2d, (uint16_t)(sectors(p) - 1));
+	store_le16(p->cfi + 0x2d, (uint16_t)(pflash_sectors(p) - 1));
 	store_le16(p->cfi + 0x2f, (uint16_t)(p->sector_length >> 8));
-}
-
-/* The drive, on the main loop. */
-
-static void write_some(struct pflash *p);
-
-static void failed(struct pflash *p, int ret)
-{
-	enum block_on_error action = block_error_action(p->drive->werror, ret);
-	struct vm_event event = { .kind = VM_EVENT_BLOCK_IO_ERROR, .device = p->drive->id,
-				  .operation = "write", .error = -ret,
-				  .action = action == BLOCK_ERR_STOP   ? "stop" :
-					    action == BLOCK_ERR_IGNORE ? "ignore" :
-									 "report" };
-
-	/* The guest was told long ago that its bytes are there: this line is all the report. */
-	log_error("%s: writing flash to its drive: %s", device_label(&p->dev), strerror(-ret));
-	vm_send_event(p->dev.vm, &event);
-	if (action != BLOCK_ERR_STOP)
-		return;
-	pthread_mutex_lock(&p->lock);
-	if (p->req->op == BLOCK_WRITE)
-		for (uint64_t i = 0; i < p->req->bytes / p->sector_length; i++)
-			p->dirty[p->req->offset / p->sector_length + i] = true;
-	pthread_mutex_unlock(&p->lock);
-	p->unflushed = true;
-	p->stopped_on_error = true;
-	vm_request_stop(p->dev.vm, RUN_STATE_IO_ERROR);
-}
-
-static void written(struct block_req *req, int ret)
-{
-	struct pflash *p = req->ctx;
-
-	p->busy = false;
-	if (ret < 0)
-		failed(p, ret);
-	if (!p->stopped_on_error)
-		write_some(p);
-}
-
-/* Copies the next run of dirty sectors; its length in bytes, 0 if there is none. */
-static uint64_t take_dirty(struct pflash *p, uint64_t *offset)
-{
-	uint64_t bytes = 0;
-
-	pthread_mutex_lock(&p->lock);
-	for (uint64_t i = 0; i < sectors(p); i++) {
-		if (!p->dirty[i]) {
-			if (bytes)
-				break;
-			continue;
-		}
-		if (bytes + p->sector_length > MAX((uint64_t)BOUNCE_SIZE, p->sector_length))
-			break;
-		if (!bytes)
-			*offset = i * p->sector_length;
-		p->dirty[i] = false;
-		bytes += p->sector_length;
-	}
-	memcpy(p->bounce, p->memory + (bytes ? *offset : 0), bytes);
-	pthread_mutex_unlock(&p->lock);
-	return bytes;
-}
-
-static void write_some(struct pflash *p)
-{
-	uint64_t offset = 0, bytes;
-
-	if (p->busy)
-		return;
-	bytes = take_dirty(p, &offset);
-	if (!bytes && !p->unflushed)
-		return;
-	p->req->node = p->drive->node;
-	p->req->op = bytes ? BLOCK_WRITE : BLOCK_FLUSH;
-	p->req->flags = 0;
-	p->req->offset = offset;
-	p->req->bytes = bytes;
-	p->iov = (struct iovec){ p->bounce, bytes };
-	p->req->iov = bytes ? &p->iov : NULL;
-	p->req->iovcnt = bytes ? 1 : 0;
-	p->req->done = written;
-	p->req->ctx = p;
-	p->unflushed = bytes != 0;
-	p->busy = true;
-	block_submit(p->req);
-}
-
-static void write_work(void *opaque)
-{
-	struct pflash *p = opaque;
-
-	if (!p->stopped_on_error)
-		write_some(p);
-}
-
-static void state_changed(struct notifier *n, void *data)
-{
-	struct pflash *p = container_of(n, struct pflash, state_changed);
-
-	if (*(const enum run_state *)data != RUN_STATE_RUNNING || !p->stopped_on_error)
-		return;
-	p->stopped_on_error = false;
-	write_some(p);
-}
-
-/* Everything to the drive before this returns. */
-static void write_all(struct pflash *p)
-{
-	uint64_t offset, bytes;
-	int ret = 0;
-
-	if (p->read_only)
-		return;
-	block_drain(p->drive->node);
-	while ((bytes = take_dirty(p, &offset))) {
-		ret = block_pwrite(p->drive->node, offset, p->bounce, bytes, 0);
-		p->unflushed = true;
-		if (ret < 0)
-			break;
-	}
-	if (ret >= 0 && p->unflushed)
-		ret = block_flush(p->drive->node);
-	p->unflushed = false;
-	if (ret < 0)
-		log_error("%s: writing flash to its drive: %s", device_label(&p->dev),
-			  strerror(-ret));
 }
 
 /* What the board asks. */
@@ -521,12 +361,7 @@ static void release(struct pflash *p)
 	if (p->memory)
 		munmap(p->memory, p->size);
 	p->memory = NULL;
-	free(p->dirty);
-	free(p->req);
-	free(p->bounce);
-	p->dirty = NULL;
-	p->req = NULL;
-	p->bounce = NULL;
+	pflash_drive_release(p);
 	p->drive->taken_by = NULL;
 }
 
@@ -548,12 +383,9 @@ static bool pflash_realize(struct device *dev, struct error **err)
 		return false;
 	}
 	p->memory = memory;
-	p->dirty = xcalloc(sectors(p), sizeof(*p->dirty));
-	p->req = xcalloc(1, block_req_size(p->drive->node));
-	p->bounce = xmalloc(MAX((uint64_t)BOUNCE_SIZE, p->sector_length));
 	p->drive->taken_by = device_label(dev);
 	block_set_loop(p->drive->node, dev->vm->loop);
-	ev_work_init(&p->write_work, write_work, p);
+	pflash_drive_init(p);
 	p->limit = LOG_RATELIMIT;
 	fill_cfi(p);
 	ret = block_pread(p->drive->node, 0, p->memory, p->size);
@@ -564,14 +396,15 @@ static bool pflash_realize(struct device *dev, struct error **err)
 	}
 	p->mode = READ_ARRAY;
 	p->status = STATUS_READY;
-	p->io = (struct io_region){ .base = p->base, .size = p->size, .ops = &pflash_ops,
-				    .opaque = p, .name = p->name ? p->name : "pflash" };
+	p->io = (struct io_region){.base = p->base,
+				   .size = p->size,
+				   .ops = &pflash_ops,
+				   .opaque = p,
+				   .name = p->name ? p->name : "pflash"};
 	if (!io_bus_add(&dev->vm->mmio, &p->io, err)) {
 		release(p);
 		return false;
 	}
-	p->state_changed.fn = state_changed;
-	notifier_add(&dev->vm->state_changed, &p->state_changed);
 	return true;
 }
 
@@ -581,10 +414,8 @@ static void pflash_unrealize(struct device *dev)
 
 	io_bus_remove(&dev->vm->mmio, &p->io);
 	io_bus_quiesce(&dev->vm->mmio);
-	notifier_remove(&dev->vm->state_changed, &p->state_changed);
-	evloop_unpost(dev->vm->loop, &p->write_work);
 	p->stopped_on_error = true; /* completions start nothing more */
-	write_all(p);
+	pflash_drive_write_all(p);
 	release(p);
 }
 
@@ -605,7 +436,7 @@ static void pre_save(void *object)
 	bool stopped = p->stopped_on_error;
 
 	p->stopped_on_error = true;
-	write_all(p);
+	pflash_drive_write_all(p);
 	p->stopped_on_error = stopped;
 }
 
@@ -615,7 +446,7 @@ static bool post_load(void *object, unsigned version, struct error **err)
 	int ret;
 
 	if (p->mode > READ_CFI || p->step > STEP_LAST || p->buffer_at >= p->size ||
-	    p->buffer_len > BUFFER_SIZE || p->buffer_fill > p->buffer_len) {
+	    p->buffer_len > PFLASH_BUFFER_SIZE || p->buffer_fill > p->buffer_len) {
 		error_set(err, "flash: state out of range");
 		p->mode = READ_ARRAY;
 		p->step = STEP_COMMAND;
@@ -632,31 +463,40 @@ static bool post_load(void *object, unsigned version, struct error **err)
 }
 
 static const struct prop pflash_props[] = {
-	{ .name = "drive", .type = PROP_DRIVE, .offset = offsetof(struct pflash, drive),
-	  .help = "what the flash holds" },
-	{ .name = "base", .type = PROP_U64, .offset = offsetof(struct pflash, base),
-	  .help = "guest physical address" },
-	{ .name = "sector-length", .type = PROP_U64,
-	  .offset = offsetof(struct pflash, sector_length), .def = "4096",
-	  .help = "bytes that one erase covers" },
-	{ .name = "name", .type = PROP_STRING, .offset = offsetof(struct pflash, name),
-	  .help = "for messages" },
-	{ 0 },
+	{.name = "drive",
+	 .type = PROP_DRIVE,
+	 .offset = offsetof(struct pflash, drive),
+	 .help = "what the flash holds"},
+	{.name = "base",
+	 .type = PROP_U64,
+	 .offset = offsetof(struct pflash, base),
+	 .help = "guest physical address"},
+	{.name = "sector-length",
+	 .type = PROP_U64,
+	 .offset = offsetof(struct pflash, sector_length),
+	 .def = "4096",
+	 .help = "bytes that one erase covers"},
+	{.name = "name",
+	 .type = PROP_STRING,
+	 .offset = offsetof(struct pflash, name),
+	 .help = "for messages"},
+	{0},
 };
 
 static const struct state_desc pflash_state = {
 	.name = "pflash",
 	.version = 1,
-	.fields = (const struct state_field[]){
-		STATE_FIELD(struct pflash, mode, STATE_U8),
-		STATE_FIELD(struct pflash, step, STATE_U8),
-		STATE_FIELD(struct pflash, status, STATE_U8),
-		STATE_BUFFER(struct pflash, buffer),
-		STATE_FIELD(struct pflash, buffer_at, STATE_U64),
-		STATE_FIELD(struct pflash, buffer_len, STATE_U32),
-		STATE_FIELD(struct pflash, buffer_fill, STATE_U32),
-		{ 0 },
-	},
+	.fields =
+		(const struct state_field[]){
+			STATE_FIELD(struct pflash, mode, STATE_U8),
+			STATE_FIELD(struct pflash, step, STATE_U8),
+			STATE_FIELD(struct pflash, status, STATE_U8),
+			STATE_BUFFER(struct pflash, buffer),
+			STATE_FIELD(struct pflash, buffer_at, STATE_U64),
+			STATE_FIELD(struct pflash, buffer_len, STATE_U32),
+			STATE_FIELD(struct pflash, buffer_fill, STATE_U32),
+			{0},
+		},
 	.pre_save = pre_save,
 	.post_load = post_load,
 };
@@ -665,7 +505,7 @@ const struct device_desc pflash_desc = {
 	.name = "cfi.pflash01",
 	.help = "parallel flash of the firmware",
 	.size = sizeof(struct pflash),
-	.props = (const struct prop_set[]){ { pflash_props, 0 }, { 0 } },
+	.props = (const struct prop_set[]){{pflash_props, 0}, {0}},
 	.state = &pflash_state,
 	.internal = true,
 	.init = pflash_init,

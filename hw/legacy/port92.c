@@ -38,7 +38,7 @@ static void port92_write(void *opaque, uint64_t offset, uint64_t value, unsigned
 		vm_request_reset(p->dev.vm, CAUSE_GUEST_RESET);
 }
 
-static const struct io_ops port92_ops = { .read = port92_read, .write = port92_write };
+static const struct io_ops port92_ops = {.read = port92_read, .write = port92_write};
 
 static void port92_reset(struct device *dev)
 {
@@ -50,8 +50,12 @@ static bool port92_realize(struct device *dev, struct error **err)
 	struct port92 *p = (struct port92 *)dev;
 
 	port92_reset(dev);
-	p->io = (struct io_region){ .base = 0x92, .size = 1, .ops = &port92_ops, .opaque = p,
-				    .name = "port92", .max_access = 1 };
+	p->io = (struct io_region){.base = 0x92,
+				   .size = 1,
+				   .ops = &port92_ops,
+				   .opaque = p,
+				   .name = "port92",
+				   .max_access = 1};
 	return io_bus_add(&dev->vm->pio, &p->io, err);
 }
 
@@ -66,10 +70,11 @@ static void port92_unrealize(struct device *dev)
 static const struct state_desc port92_state = {
 	.name = "port92",
 	.version = 1,
-	.fields = (const struct state_field[]){
-		STATE_FIELD(struct port92, value, STATE_U8),
-		{ 0 },
-	},
+	.fields =
+		(const struct state_field[]){
+			STATE_FIELD(struct port92, value, STATE_U8),
+			{0},
+		},
 };
 
 const struct device_desc port92_desc = {

@@ -71,10 +71,10 @@ static const uint8_t set3_plain[0x59] = {
 	[0x56] = 0x13, [0x57] = 0x56, [0x58] = 0x5e,
 };
 static const uint8_t set3_e0[0x5e] = {
-	[0x1c] = 0x79, [0x1d] = 0x58, [0x35] = 0x77, [0x37] = 0x57, [0x38] = 0x39, [0x46] = 0x62,
-	[0x47] = 0x6e, [0x48] = 0x63, [0x49] = 0x6f, [0x4b] = 0x61, [0x4d] = 0x6a, [0x4f] = 0x65,
-	[0x50] = 0x60, [0x51] = 0x6d, [0x52] = 0x67, [0x53] = 0x64, [0x5b] = 0x8b, [0x5c] = 0x8c,
-	[0x5d] = 0x8d,
+	[0x1c] = 0x79, [0x1d] = 0x58, [0x35] = 0x77, [0x37] = 0x57, [0x38] = 0x39,
+	[0x46] = 0x62, [0x47] = 0x6e, [0x48] = 0x63, [0x49] = 0x6f, [0x4b] = 0x61,
+	[0x4d] = 0x6a, [0x4f] = 0x65, [0x50] = 0x60, [0x51] = 0x6d, [0x52] = 0x67,
+	[0x53] = 0x64, [0x5b] = 0x8b, [0x5c] = 0x8c, [0x5d] = 0x8d,
 };
 
 static uint32_t room(const struct ps2_queue *q)
@@ -240,8 +240,8 @@ static void put_key(struct ps2_keyboard *k, bool e0, uint8_t make, bool down)
 /* It has no release of its own: pressing sends both. */
 static void put_pause(struct ps2_keyboard *k)
 {
-	static const uint8_t set1[] = { 0xe1, 0x1d, 0x45, 0xe1, 0x9d, 0xc5 };
-	static const uint8_t set2[] = { 0xe1, 0x14, 0x77, 0xe1, 0xf0, 0x14, 0xf0, 0x77 };
+	static const uint8_t set1[] = {0xe1, 0x1d, 0x45, 0xe1, 0x9d, 0xc5};
+	static const uint8_t set2[] = {0xe1, 0x14, 0x77, 0xe1, 0xf0, 0x14, 0xf0, 0x77};
 
 	for (size_t i = 0; k->set == 1 && i < sizeof(set1); i++)
 		put(&k->out, set1[i]);
@@ -288,53 +288,61 @@ static bool queue_post_load(void *object, unsigned version, struct error **err)
 static const struct state_desc queue_state = {
 	.name = "ps2-queue",
 	.version = 1,
-	.fields = (const struct state_field[]){
-		STATE_BUFFER(struct ps2_queue, data),
-		STATE_FIELD(struct ps2_queue, start, STATE_U32),
-		STATE_FIELD(struct ps2_queue, count, STATE_U32),
-		STATE_FIELD(struct ps2_queue, last, STATE_U8),
-		{ 0 },
-	},
+	.fields =
+		(const struct state_field[]){
+			STATE_BUFFER(struct ps2_queue, data),
+			STATE_FIELD(struct ps2_queue, start, STATE_U32),
+			STATE_FIELD(struct ps2_queue, count, STATE_U32),
+			STATE_FIELD(struct ps2_queue, last, STATE_U8),
+			{0},
+		},
 	.post_load = queue_post_load,
 };
 
 const struct state_desc ps2_keyboard_state = {
 	.name = "ps2-keyboard",
 	.version = 1,
-	.fields = (const struct state_field[]){
-		{ .name = "out", .type = STATE_STRUCT,
-		  .offset = offsetof(struct ps2_keyboard, out), .size = sizeof(struct ps2_queue),
-		  .desc = &queue_state },
-		STATE_FIELD(struct ps2_keyboard, command, STATE_U8),
-		STATE_FIELD(struct ps2_keyboard, leds, STATE_U8),
-		STATE_FIELD(struct ps2_keyboard, typematic, STATE_U8),
-		STATE_FIELD(struct ps2_keyboard, set, STATE_U8),
-		STATE_FIELD(struct ps2_keyboard, scanning, STATE_BOOL),
-		{ 0 },
-	},
+	.fields =
+		(const struct state_field[]){
+			{.name = "out",
+			 .type = STATE_STRUCT,
+			 .offset = offsetof(struct ps2_keyboard, out),
+			 .size = sizeof(struct ps2_queue),
+			 .desc = &queue_state},
+			STATE_FIELD(struct ps2_keyboard, command, STATE_U8),
+			STATE_FIELD(struct ps2_keyboard, leds, STATE_U8),
+			STATE_FIELD(struct ps2_keyboard, typematic, STATE_U8),
+			STATE_FIELD(struct ps2_keyboard, set, STATE_U8),
+			STATE_FIELD(struct ps2_keyboard, scanning, STATE_BOOL),
+			{0},
+		},
 };
 
 /* The mouse's queue is of the same kind. */
 const struct state_desc ps2_mouse_state = {
 	.name = "ps2-mouse",
 	.version = 1,
-	.fields = (const struct state_field[]){
-		{ .name = "out", .type = STATE_STRUCT, .offset = offsetof(struct ps2_mouse, out),
-		  .size = sizeof(struct ps2_queue), .desc = &queue_state },
-		STATE_FIELD(struct ps2_mouse, command, STATE_U8),
-		STATE_FIELD(struct ps2_mouse, id, STATE_U8),
-		STATE_FIELD(struct ps2_mouse, rate, STATE_U8),
-		STATE_FIELD(struct ps2_mouse, resolution, STATE_U8),
-		STATE_BUFFER(struct ps2_mouse, rates),
-		STATE_FIELD(struct ps2_mouse, buttons, STATE_U8),
-		STATE_FIELD(struct ps2_mouse, sent_buttons, STATE_U8),
-		STATE_FIELD(struct ps2_mouse, reporting, STATE_BOOL),
-		STATE_FIELD(struct ps2_mouse, remote, STATE_BOOL),
-		STATE_FIELD(struct ps2_mouse, wrap, STATE_BOOL),
-		STATE_FIELD(struct ps2_mouse, scale2, STATE_BOOL),
-		STATE_FIELD(struct ps2_mouse, dx, STATE_U32),
-		STATE_FIELD(struct ps2_mouse, dy, STATE_U32),
-		STATE_FIELD(struct ps2_mouse, dz, STATE_U32),
-		{ 0 },
-	},
+	.fields =
+		(const struct state_field[]){
+			{.name = "out",
+			 .type = STATE_STRUCT,
+			 .offset = offsetof(struct ps2_mouse, out),
+			 .size = sizeof(struct ps2_queue),
+			 .desc = &queue_state},
+			STATE_FIELD(struct ps2_mouse, command, STATE_U8),
+			STATE_FIELD(struct ps2_mouse, id, STATE_U8),
+			STATE_FIELD(struct ps2_mouse, rate, STATE_U8),
+			STATE_FIELD(struct ps2_mouse, resolution, STATE_U8),
+			STATE_BUFFER(struct ps2_mouse, rates),
+			STATE_FIELD(struct ps2_mouse, buttons, STATE_U8),
+			STATE_FIELD(struct ps2_mouse, sent_buttons, STATE_U8),
+			STATE_FIELD(struct ps2_mouse, reporting, STATE_BOOL),
+			STATE_FIELD(struct ps2_mouse, remote, STATE_BOOL),
+			STATE_FIELD(struct ps2_mouse, wrap, STATE_BOOL),
+			STATE_FIELD(struct ps2_mouse, scale2, STATE_BOOL),
+			STATE_FIELD(struct ps2_mouse, dx, STATE_U32),
+			STATE_FIELD(struct ps2_mouse, dy, STATE_U32),
+			STATE_FIELD(struct ps2_mouse, dz, STATE_U32),
+			{0},
+		},
 };

@@ -115,7 +115,8 @@ static void argument(struct ps2_mouse *m, uint8_t command, uint8_t byte)
 		m->rate = byte;
 		if (m->rates[0] == 200 && m->rates[1] == 100 && byte == 80)
 			m->id = ID_WHEEL;
-		else if (m->rates[0] == 200 && m->rates[1] == 200 && byte == 80 && m->id == ID_WHEEL)
+		else if (m->rates[0] == 200 && m->rates[1] == 200 && byte == 80 &&
+			 m->id == ID_WHEEL)
 			m->id = ID_BUTTONS;
 		m->rates[0] = m->rates[1];
 		m->rates[1] = byte;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pvpanic on the ISA bus: the guest says that it panicked, that its crash kernel takes over, or that
- * it shuts down (QEMU docs/specs/pvpanic). A read tells which of these are understood.
+ * pvpanic on the ISA bus: the guest says that it panicked, that its crash kernel takes over, or
+ * that it shuts down (QEMU docs/specs/pvpanic). A read tells which of these are understood.
  *
  * Thread: vCPU threads; requests and the posted event do the rest. Owner: the machine.
  */
@@ -45,12 +45,12 @@ static void pvpanic_write(void *opaque, uint64_t offset, uint64_t value, unsigne
 		vm_request_shutdown(p->dev.vm, CAUSE_GUEST_SHUTDOWN);
 }
 
-static const struct io_ops pvpanic_ops = { .read = pvpanic_read, .write = pvpanic_write };
+static const struct io_ops pvpanic_ops = {.read = pvpanic_read, .write = pvpanic_write};
 
 static void crash_loaded(void *opaque)
 {
 	struct pvpanic *p = opaque;
-	struct vm_event event = { .kind = VM_EVENT_GUEST_CRASHLOADED, .action = "run" };
+	struct vm_event event = {.kind = VM_EVENT_GUEST_CRASHLOADED, .action = "run"};
 
 	vm_send_event(p->dev.vm, &event);
 }
@@ -61,8 +61,12 @@ static bool pvpanic_realize(struct device *dev, struct error **err)
 
 	ev_work_init(&p->crash_loaded, crash_loaded, p);
 	p->limit = LOG_RATELIMIT;
-	p->io = (struct io_region){ .base = p->ioport, .size = 1, .ops = &pvpanic_ops,
-				    .opaque = p, .name = "pvpanic", .max_access = 1 };
+	p->io = (struct io_region){.base = p->ioport,
+				   .size = 1,
+				   .ops = &pvpanic_ops,
+				   .opaque = p,
+				   .name = "pvpanic",
+				   .max_access = 1};
 	return io_bus_add(&dev->vm->pio, &p->io, err);
 }
 
@@ -76,18 +80,25 @@ static void pvpanic_unrealize(struct device *dev)
 }
 
 static const struct prop pvpanic_props[] = {
-	{ .name = "ioport", .type = PROP_U32, .offset = offsetof(struct pvpanic, ioport),
-	  .def = "0x505", .max = 0xffff, .help = "the I/O port" },
-	{ .name = "events", .type = PROP_U8, .offset = offsetof(struct pvpanic, events),
-	  .def = "7", .max = PVPANIC_ALL,
-	  .help = "what is understood: 1 panicked, 2 crash kernel loaded, 4 shutdown" },
-	{ 0 },
+	{.name = "ioport",
+	 .type = PROP_U32,
+	 .offset = offsetof(struct pvpanic, ioport),
+	 .def = "0x505",
+	 .max = 0xffff,
+	 .help = "the I/O port"},
+	{.name = "events",
+	 .type = PROP_U8,
+	 .offset = offsetof(struct pvpanic, events),
+	 .def = "7",
+	 .max = PVPANIC_ALL,
+	 .help = "what is understood: 1 panicked, 2 crash kernel loaded, 4 shutdown"},
+	{0},
 };
 
 static const struct state_desc pvpanic_state = {
 	.name = "pvpanic",
 	.version = 1,
-	.fields = (const struct state_field[]){ { 0 } },
+	.fields = (const struct state_field[]){{0}},
 };
 
 const struct device_desc pvpanic_desc = {
@@ -95,7 +106,7 @@ const struct device_desc pvpanic_desc = {
 	.help = "port where a guest reports its panic",
 	.bus = "isa",
 	.size = sizeof(struct pvpanic),
-	.props = (const struct prop_set[]){ { pvpanic_props, 0 }, { 0 } },
+	.props = (const struct prop_set[]){{pvpanic_props, 0}, {0}},
 	.state = &pvpanic_state,
 	.realize = pvpanic_realize,
 	.unrealize = pvpanic_unrealize,

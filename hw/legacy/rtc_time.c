@@ -145,8 +145,8 @@ int64_t rtc_next_alarm(const uint8_t *ram, uint8_t reg_b, int64_t after)
 
 bool rtc_parse_date(const char *text, int64_t *seconds)
 {
-	static const uint8_t month_days[] = { 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
-	struct rtc_civil c = { 0 };
+	static const uint8_t month_days[] = {31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+	struct rtc_civil c = {0};
 	unsigned year;
 	int end = -1;
 

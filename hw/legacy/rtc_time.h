@@ -25,7 +25,7 @@ enum {
 	RTC_REG_D = 0x0d,
 	RTC_CENTURY = 0x32, /* always BCD */
 
-	RTC_B_DM = 1 << 2,   /* binary */
+	RTC_B_DM = 1 << 2, /* binary */
 	RTC_B_24H = 1 << 1,
 };
 
@@ -36,6 +36,12 @@ struct rtc_civil {
 };
 int64_t rtc_civil_to_seconds(const struct rtc_civil *c);
 void rtc_seconds_to_civil(int64_t seconds, struct rtc_civil *c);
+
+/* ns to whole seconds, down also before 1970. */
+static inline int64_t rtc_floor_second(int64_t ns)
+{
+	return ns / 1000000000 - (ns % 1000000000 < 0);
+}
 
 /* Fills the time bytes of ram (and the century) in the format that reg_b asks for. */
 void rtc_encode(uint8_t *ram, uint8_t reg_b, int64_t seconds);

@@ -7,7 +7,9 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
+
 #include <stdio.h>
 
 #include "hw/ata/ahci.h"
@@ -15,11 +17,11 @@
 #include "tests/lib/pci_machine.h"
 #include "tests/lib/state_copy.h"
 
-#define ABAR UINT64_C(0xfebf0000)
-#define LIST UINT64_C(0x10000)
-#define RECV UINT64_C(0x11000)
+#define ABAR   UINT64_C(0xfebf0000)
+#define LIST   UINT64_C(0x10000)
+#define RECV   UINT64_C(0x11000)
 #define TABLES UINT64_C(0x12000) /* 4 KiB a slot */
-#define DATA UINT64_C(0x100000)
+#define DATA   UINT64_C(0x100000)
 
 enum {
 	RAM_SIZE = 8 << 20,
@@ -98,7 +100,7 @@ static int setup(void **state)
 	f = calloc(1, sizeof(*f));
 	pci_machine_init(&f->m);
 	f->ram = calloc(1, RAM_SIZE);
-	struct mem_region region = { .gpa = 0, .size = RAM_SIZE, .hva = f->ram, .fd = -1 };
+	struct mem_region region = {.gpa = 0, .size = RAM_SIZE, .hva = f->ram, .fd = -1};
 	assert_true(guest_mem_add(&f->m.vm.mem, &region, NULL));
 	f->m.vm.resolver.resolve = resolve;
 	f->events.fn = on_event;
@@ -110,8 +112,8 @@ static int setup(void **state)
 		f->disk->data[i] = (uint8_t)(i / 512 + i);
 	for (unsigned i = 0; i < 1 << 20; i++)
 		f->iso->data[i] = (uint8_t)(i / 2048 * 3 + i);
-	f->hd = (struct drive){ .id = "hd", .node = f->disk, .serial = "S123" };
-	f->cd = (struct drive){ .id = "cd", .node = f->iso, .cdrom = true };
+	f->hd = (struct drive){.id = "hd", .node = f->disk, .serial = "S123"};
+	f->cd = (struct drive){.id = "cd", .node = f->iso, .cdrom = true};
 
 	f->ahci = pci_machine_add(&f->m, &ich9_ahci_desc, NULL, NULL, "addr=1f.2");
 	f->hd_dev = pci_machine_add(&f->m, &ide_hd_desc, NULL, bus_find(&f->m.vm, "ide.0"),
@@ -144,7 +146,7 @@ static void prepare(unsigned slot, uint8_t command, uint64_t lba, uint16_t count
 		    const struct prd *prd, unsigned prds)
 {
 	uint8_t *header = f->ram + LIST + 32 * slot, *table = f->ram + TABLES + 4096 * slot;
-	uint8_t fis[20] = { 0x27, 0x80, command, (uint8_t)features };
+	uint8_t fis[20] = {0x27, 0x80, command, (uint8_t)features};
 
 	for (int i = 0; i < 3; i++) {
 		fis[4 + i] = (uint8_t)(lba >> (8 * i));
@@ -179,7 +181,7 @@ static void issue(unsigned port, unsigned slot)
 static void one(unsigned port, uint8_t command, uint64_t lba, uint16_t count, uint16_t features,
 		uint32_t bytes)
 {
-	struct prd prd = { DATA, bytes };
+	struct prd prd = {DATA, bytes};
 
 	prepare(0, command, lba, count, features, &prd, bytes ? 1 : 0);
 	issue(port, 0);
@@ -187,7 +189,7 @@ static void one(unsigned port, uint8_t command, uint64_t lba, uint16_t count, ui
 
 static void ncq(unsigned slot, bool write, uint64_t lba, uint16_t sectors, uint64_t addr)
 {
-	struct prd prd = { addr, sectors * 512u };
+	struct prd prd = {addr, sectors * 512u};
 
 	prepare(slot, write ? 0x61 : 0x60, lba, (uint16_t)(slot << 3), sectors, &prd, 1);
 	port_write(0, SACT, 1u << slot);
@@ -196,7 +198,7 @@ static void ncq(unsigned slot, bool write, uint64_t lba, uint16_t sectors, uint6
 
 static void packet(const uint8_t *cdb, unsigned len, uint32_t bytes)
 {
-	struct prd prd = { DATA, bytes };
+	struct prd prd = {DATA, bytes};
 
 	prepare(0, 0xa0, 0, 0, 1, &prd, bytes ? 1 : 0);
 	f->ram[LIST] |= 0x20;
@@ -204,7 +206,7 @@ static void packet(const uint8_t *cdb, unsigned len, uint32_t bytes)
 	issue(2, 0);
 }
 
-#define PACKET(bytes, ...) packet((const uint8_t[16]){ __VA_ARGS__ }, 16, bytes)
+#define PACKET(bytes, ...) packet((const uint8_t[16]){__VA_ARGS__}, 16, bytes)
 
 static void restart(unsigned port)
 {
@@ -254,8 +256,8 @@ static void test_identify(void **state)
 
 static void test_dma_in_many_pieces(void **state)
 {
-	struct prd prds[] = { { DATA, 1000 }, { DATA + 0x2000, 24 }, { DATA + 0x1f00, 256 },
-			      { DATA + 0x8001, 1792 } };
+	struct prd prds[] = {
+		{DATA, 1000}, {DATA + 0x2000, 24}, {DATA + 0x1f00, 256}, {DATA + 0x8001, 1792}};
 	uint8_t *disk = f->disk->data + 512 * 1000, back[3072];
 
 	port_start(0);
@@ -292,7 +294,7 @@ static void test_requests_are_cut_to_the_nodes_limits(void **state)
 	f->disk->limits.max_transfer = 1 << 20;
 	struct prd prds[8];
 	for (int i = 0; i < 8; i++)
-		prds[i] = (struct prd){ DATA + 0x10000 + 0x1000 * i, 320 };
+		prds[i] = (struct prd){DATA + 0x10000 + 0x1000 * i, 320};
 	prepare(0, 0x25, 40, 5, 0, prds, 8);
 	issue(0, 0);
 	assert_int_equal(port_read(0, TFD), 0x50);
@@ -398,7 +400,7 @@ static void test_host_error_is_reported(void **state)
 static void test_queued_error_has_a_log(void **state)
 {
 	uint8_t *log = f->ram + DATA + 0x40000;
-	struct prd prd = { DATA + 0x40000, 512 };
+	struct prd prd = {DATA + 0x40000, 512};
 
 	port_start(0);
 	f->disk->fail_count = 1;
@@ -596,7 +598,7 @@ static void test_settings(void **state)
 /* Nothing of this may reach the disk, and all of it must be answered. */
 static void test_bad_commands(void **state)
 {
-	struct prd outside = { RAM_SIZE - 256, 512 };
+	struct prd outside = {RAM_SIZE - 256, 512};
 
 	port_start(0);
 	one(0, 0x25, DISK_SIZE / 512 - 1, 2, 0, 1024);

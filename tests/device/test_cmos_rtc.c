@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The CMOS clock: formats, update flag, alarm, periodic and update interrupts, setting, drift. */
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include "hw/legacy/legacy.h"
@@ -25,7 +27,7 @@ static struct device *rtc;
 
 static void make(const char *props)
 {
-	struct opts opts = { 0 };
+	struct opts opts = {0};
 
 	rtc = device_new(&m.vm, &mc146818rtc_desc, NULL);
 	cmos_set_clocks(rtc, &wall.clock, &m.clock.clock);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Keyboard controller, keyboard and mouse: what firmware and Linux do to find and use them. */
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include "hw/legacy/legacy.h"
@@ -196,7 +198,7 @@ static void test_mouse(void **state)
 	assert_int_equal(take(true), 0xfa);
 	assert_int_equal(take(true), 0xaa);
 	assert_int_equal(take(true), 0x00);
-	static const uint8_t rates[] = { 200, 100, 80 };
+	static const uint8_t rates[] = {200, 100, 80};
 	for (int i = 0; i < 3; i++) {
 		to_mouse(0xf3);
 		assert_int_equal(take(true), 0xfa);

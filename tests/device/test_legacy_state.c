@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * State tables of the old devices: a device in the middle of something is saved, another of its kind
- * loads it, and the guest sees no difference; bytes that no device wrote are refused or do no harm.
+ * State tables of the old devices: a device in the middle of something is saved, another of its
+ * kind loads it, and the guest sees no difference; bytes that no device wrote are refused or do no
+ * harm.
  */
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include "hw/legacy/legacy.h"
@@ -100,7 +103,8 @@ static void test_keyboard(void **state)
 
 static void test_clock(void **state)
 {
-	struct device *a = test_device(&from, &mc146818rtc_desc, "base=2006-06-17T16:01:21,clock=rt");
+	struct device *a = test_device(&from, &mc146818rtc_desc,
+				       "base=2006-06-17T16:01:21,clock=rt");
 	struct device *b = test_device(&to, &mc146818rtc_desc, "base=2020-01-01,clock=rt");
 
 	cmos_set(a, 0x40, 0x99);
@@ -198,12 +202,9 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_serial),
-		TEST(test_a_timeout_comes_after_loading),
-		TEST(test_keyboard),
-		TEST(test_clock),
-		TEST(test_timer),
-		TEST(test_interrupt_controllers),
+		TEST(test_serial),	  TEST(test_a_timeout_comes_after_loading),
+		TEST(test_keyboard),	  TEST(test_clock),
+		TEST(test_timer),	  TEST(test_interrupt_controllers),
 		TEST(test_hostile_bytes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

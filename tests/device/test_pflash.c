@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Flash as OVMF probes, programs and erases it; its way to the drive; bytes on small ports beside. */
+/* Flash as OVMF probes, programs and erases it; its way to the drive; bytes on small ports beside.
+ */
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include "hw/legacy/legacy.h"
@@ -70,7 +73,7 @@ static int setup(void **state)
 	node = fake_block_new(m.vm.loop, SIZE);
 	for (unsigned i = 0; i < SIZE; i++)
 		node->data[i] = (uint8_t)(i * 31);
-	drive = (struct drive){ .id = "d", .node = node };
+	drive = (struct drive){.id = "d", .node = node};
 	modes[0] = '\0';
 	return 0;
 }

@@ -4,7 +4,9 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
+
 #include <pthread.h>
 
 #include "hw/legacy/legacy.h"
@@ -261,7 +263,7 @@ enum { STREAM = 60000 };
 static void *print_stream(void *opaque)
 {
 	struct test_machine *m = opaque;
-	struct io_reader reader = { 0 };
+	struct io_reader reader = {0};
 	uint8_t byte;
 
 	io_reader_register(&m->vm.pio, &reader);

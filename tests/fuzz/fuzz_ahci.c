@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * AHCI with a disk and a CD-ROM under a hostile guest and a disk that fails and dawdles. Input: a run
- * of operations, a byte that says which and its operands; numbers are little-endian.
+ * AHCI with a disk and a CD-ROM under a hostile guest and a disk that fails and dawdles. Input: a
+ * run of operations, a byte that says which and its operands; numbers are little-endian.
  */
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include "hw/ata/ahci.h"
@@ -44,7 +46,7 @@ struct rig {
 
 static uint64_t take(struct input *in, unsigned size)
 {
-	uint8_t bytes[8] = { 0 };
+	uint8_t bytes[8] = {0};
 	size_t n = MIN(size, in->left);
 
 	memcpy(bytes, in->data, n);
@@ -170,21 +172,21 @@ static void operate(struct rig *r, struct input *in)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct input in = { data, size };
+	struct input in = {data, size};
 	struct rig *r = calloc(1, sizeof(*r));
 
 	log_set_file("/dev/null");
 	pci_machine_init(&r->m);
 	r->ram = calloc(1, RAM_SIZE);
-	struct mem_region region = { .size = RAM_SIZE, .hva = r->ram, .fd = -1 };
+	struct mem_region region = {.size = RAM_SIZE, .hva = r->ram, .fd = -1};
 	guest_mem_add(&r->m.vm.mem, &region, NULL);
-	r->m.vm.resolver = (struct prop_resolver){ resolve, r };
+	r->m.vm.resolver = (struct prop_resolver){resolve, r};
 	r->disk = fake_block_new(r->m.vm.loop, DISK_SIZE);
 	r->iso = fake_block_new(r->m.vm.loop, DISK_SIZE);
 	r->disk->limits.max_transfer = 64 << 10;
 	r->disk->limits.max_iov = 16;
-	r->hd = (struct drive){ .id = "hd", .node = r->disk };
-	r->cd = (struct drive){ .id = "cd", .node = r->iso, .cdrom = true };
+	r->hd = (struct drive){.id = "hd", .node = r->disk};
+	r->cd = (struct drive){.id = "cd", .node = r->iso, .cdrom = true};
 	r->ahci = pci_machine_add(&r->m, &ich9_ahci_desc, NULL, NULL, "addr=1f.2");
 	pci_machine_add(&r->m, &ide_hd_desc, NULL, bus_find(&r->m.vm, "ide.0"), "drive=hd");
 	pci_machine_add(&r->m, &ide_cd_desc, NULL, bus_find(&r->m.vm, "ide.2"), "drive=cd");

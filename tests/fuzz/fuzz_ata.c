@@ -64,8 +64,8 @@ static void one_packet(struct atapi_unit *u, const uint8_t *cdb)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct ata_disk disk = { .sectors = UINT64_C(1) << 33, .physical_block = 4096, .trim = true };
-	struct atapi_unit unit = { .model = "CD", .version = "1" };
+	struct ata_disk disk = {.sectors = UINT64_C(1) << 33, .physical_block = 4096, .trim = true};
+	struct atapi_unit unit = {.model = "CD", .version = "1"};
 	uint8_t what;
 
 	if (!size)

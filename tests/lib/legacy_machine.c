@@ -4,7 +4,9 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
+
 #include <stdlib.h>
 
 #include "tests/lib/legacy_machine.h"
@@ -82,9 +84,9 @@ void test_machine_init(struct test_machine *m)
 	struct evloop *loop = evloop_new(&m->clock.clock, NULL);
 	assert_non_null(loop);
 	vm_init(&m->vm, loop);
-	m->vm.resolver = (struct prop_resolver){ resolve, m };
+	m->vm.resolver = (struct prop_resolver){resolve, m};
 	for (unsigned i = 0; i < ARRAY_SIZE(m->irq); i++) {
-		m->irq[i].line = (struct irq_line){ .set = irq_fn, .number = i };
+		m->irq[i].line = (struct irq_line){.set = irq_fn, .number = i};
 		m->vm.gsi[i] = &m->irq[i].line;
 	}
 	m->chr.chr.ops = &chr_ops;
@@ -110,7 +112,7 @@ struct device *test_device(struct test_machine *m, const struct device_desc *des
 {
 	struct device *dev = device_new(&m->vm, desc, NULL);
 	struct error *err = NULL;
-	struct opts opts = { 0 };
+	struct opts opts = {0};
 
 	if (props)
 		assert_true(opts_parse(&opts, props, NULL, &err));

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A guest without CPUs for tests of old devices: ports and memory that a test reads and writes, a
- * clock that moves when told, interrupt lines that count their edges, and a chardev that can be full.
+ * clock that moves when told, interrupt lines that count their edges, and a chardev that can be
+ * full.
  */
 #ifndef TESTS_LIB_LEGACY_MACHINE_H
 #define TESTS_LIB_LEGACY_MACHINE_H
