@@ -72,6 +72,18 @@ struct block_extent {
 
 struct block_create; /* block/create.h */
 
+/* Snapshots inside the image, as in block/snapshot.h; sn is an entry of list(). */
+struct block_snapshot;
+struct block_snapshot_ops {
+	const struct block_snapshot *(*list)(const struct block_node *node, size_t *count);
+	bool (*create)(struct block_node *node, const struct block_snapshot *info,
+		       struct error **err);
+	bool (*apply)(struct block_node *node, const struct block_snapshot *sn, struct error **err);
+	bool (*remove)(struct block_node *node, const struct block_snapshot *sn,
+		       struct error **err);
+	bool (*show)(struct block_node *node, const struct block_snapshot *sn, struct error **err);
+};
+
 struct block_driver {
 	const char *name;
 	size_t node_size; /* of the driver's state; zeroed */
@@ -94,6 +106,7 @@ struct block_driver {
 		      struct block_extent *out);
 	/* Bytes on the host's disk, or -errno. */
 	int64_t (*allocated)(struct block_node *node);
+	const struct block_snapshot_ops *snapshots; /* NULL: the format has none */
 };
 
 struct block_node {
