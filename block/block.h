@@ -91,6 +91,8 @@ void block_unref(struct block_node *node);
 /* Waits until nothing is in flight in node or below; runs the loop meanwhile. No new requests may
  * be submitted by then. */
 void block_drain(struct block_node *node);
+/* Touches both loops: called on the thread of one while the other stands still (waits in
+ * evloop_call(), say) or is nobody's. Already drained unless the old loop is the caller's. */
 void block_set_loop(struct block_node *node, struct evloop *loop);
 
 /* For set-up, tools and slow devices: submits and runs the node's loop until done. 0 or -errno. */

@@ -84,28 +84,13 @@ static void attach_tree(struct block_node *node, struct evloop *loop)
 		node->drv->attach(node, loop);
 }
 
-struct attachment {
-	struct block_node *node;
-	struct evloop *loop;
-};
-
-static void attach(void *opaque)
-{
-	struct attachment *a = opaque;
-
-	attach_tree(a->node, a->loop);
-}
-
-/* On the thread of the loop that it leaves; the new loop's thread does its own part. */
 void block_set_loop(struct block_node *node, struct evloop *loop)
 {
-	struct attachment a = {node, loop};
-
 	if (node->loop == loop)
 		return;
 	block_drain(node);
 	detach_tree(node);
-	evloop_call(loop, attach, &a);
+	attach_tree(node, loop);
 }
 
 /* On the private loop. A child that somebody else still holds goes back to home. */

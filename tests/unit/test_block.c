@@ -401,7 +401,7 @@ static void test_blockdev_graph(void **state)
 
 struct away {
 	struct block_node *node;
-	struct evloop *loop;
+	struct evloop *loop, *there;
 };
 
 static void use_away(void *opaque)
@@ -420,6 +420,13 @@ static void take_home(void *opaque)
 	block_set_loop(a->node, a->loop);
 }
 
+static void bring(void *opaque)
+{
+	struct away *a = opaque;
+
+	block_set_loop(a->node, a->there);
+}
+
 static void test_moves_between_loops(void **state)
 {
 	struct fixture *f = *state;
@@ -429,10 +436,10 @@ static void test_moves_between_loops(void **state)
 	make(f, "a.qcow2", true, MiB, NULL, NULL);
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
 		struct iothread *t = iothread_new("t0", NULL);
-		struct away a = {good(f, kinds[i]), f->loop};
+		struct away a = {good(f, kinds[i]), f->loop, t->loop};
 
 		put_bytes(a.node, 0, 7, 4096);
-		block_set_loop(a.node, t->loop);
+		evloop_call(t->loop, bring, &a);
 		evloop_call(t->loop, use_away, &a);
 		evloop_call(t->loop, take_home, &a);
 		iothread_free(t);
