@@ -30,7 +30,6 @@ struct accel_config {
 	enum irqchip_mode irqchip;
 	unsigned max_cpus;
 	bool pit; /* IRQCHIP_KERNEL: an i8254 in the accelerator */
-	bool mem_merge, dump_core; /* madvise of guest RAM is the board's; kept for completeness */
 };
 
 enum {

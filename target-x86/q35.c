@@ -122,7 +122,8 @@ static bool make_interrupts(struct q35 *b, struct error **err)
 
 /* Processors */
 
-static bool make_cpus(struct q35 *b, struct error **err)
+/* Before memory is mapped: the kernel would make tables for all of it first. */
+static bool make_cpu_type(struct q35 *b, struct error **err)
 {
 	const struct q35_config *c = &b->config;
 
@@ -131,12 +132,13 @@ static bool make_cpus(struct q35 *b, struct error **err)
 		error_prefix(err, "-cpu %s: ", c->cpu ? c->cpu : CPU_DEFAULT_MODEL);
 		return false;
 	}
-	if (q35_pci64_base(b) >= q35_pci64_end(b)) {
-		error_set(err, "-m %llu MiB: more than the CPU's %u address bits reach",
-			  (unsigned long long)(c->ram_size / MiB),
-			  cpu_type_phys_bits(b->cpu_type));
-		return false;
-	}
+	return true;
+}
+
+static bool make_cpus(struct q35 *b, struct error **err)
+{
+	const struct q35_config *c = &b->config;
+
 	b->apic_ids = xcalloc(c->max_cpus, sizeof(*b->apic_ids));
 	for (unsigned i = 0; i < c->max_cpus; i++)
 		b->apic_ids[i] = cpu_topology_apic_id(&c->topology, i);
@@ -238,7 +240,9 @@ static void ecam_changed(void *opaque, uint64_t base, uint64_t size)
 {
 	struct q35 *b = opaque;
 
+	pthread_mutex_lock(&b->acpi_lock);
 	b->ecam = (struct acpi_range){ base, size };
+	pthread_mutex_unlock(&b->acpi_lock);
 }
 
 static const struct q35_mch_ops mch_ops = {
@@ -318,8 +322,9 @@ static bool make_isa_devices(struct q35 *b, struct error **err)
 
 /* Reset and start */
 
-/* What firmware would leave behind: devices placed, kernel and tables in memory. */
-static bool direct_boot(struct q35 *b, struct error **err)
+/* What firmware would leave behind: devices placed, tables and kernel in memory; without load only
+ * whether the kernel finds its place. */
+static bool direct_boot(struct q35 *b, bool load, struct error **err)
 {
 	struct pci_windows windows = {
 		.io_base = 0xc000,
@@ -338,11 +343,9 @@ static bool direct_boot(struct q35 *b, struct error **err)
 	};
 
 	q35_chipset_firmware_init(b->mch, b->lpc, Q35_ECAM_BASE, Q35_PM_BASE);
-	if (!pci_assign_resources(&b->pci, &windows, err))
-		return false;
-	b->loaded_once = true;
-	return q35_tables_place(b, err) &&
-	       boot_load(b->boot, &layout, &b->vm->mem, &b->boot_state, err);
+	b->loaded_once |= load;
+	return pci_assign_resources(&b->pci, &windows, err) && q35_tables_place(b, err) &&
+	       boot_load(b->boot, &layout, load ? &b->vm->mem : NULL, &b->boot_state, err);
 }
 
 static void board_reset(struct notifier *n, void *data)
@@ -354,7 +357,7 @@ static void board_reset(struct notifier *n, void *data)
 	q35_tables_reset(b);
 	if (!b->boot)
 		return;
-	if (!direct_boot(b, &err)) {
+	if (!direct_boot(b, true, &err)) {
 		/* q35_complete() has shown that it works: the files have changed since. */
 		error_report(err);
 		vm_request_stop(b->vm, RUN_STATE_INTERNAL_ERROR);
@@ -370,9 +373,10 @@ struct q35 *q35_new(struct vm *vm, struct accel *accel, const struct q35_config 
 	b->accel = accel;
 	b->config = *config;
 	pthread_mutex_init(&b->acpi_lock, NULL);
+	pthread_mutex_init(&b->shadow_lock, NULL);
 	io_bus_begin(&vm->pio);
 	io_bus_begin(&vm->mmio);
-	if (!q35_memory_init(b, err) || !make_boot(b, err))
+	if (!make_cpu_type(b, err) || !q35_memory_init(b, err) || !make_boot(b, err))
 		goto fail;
 	init_shadow(b); /* before the vCPUs: a later change of slots is slow */
 	if (!make_cpus(b, err) || !make_chipset(b, err) || !make_isa_devices(b, err) ||
@@ -391,17 +395,10 @@ fail:
 	return NULL;
 }
 
-/* Whether the kernel and its initrd will find their places: the user's mistakes end the program now. */
-static bool check_boot(struct q35 *b, struct error **err)
-{
-	struct boot_layout layout = { .e820 = &b->e820, .rsdp = Q35_RSDP };
-
-	return !b->boot || boot_load(b->boot, &layout, NULL, &b->boot_state, err);
-}
-
 bool q35_complete(struct q35 *b, struct error **err)
 {
-	bool ok = q35_tables_complete(b, err) && check_boot(b, err);
+	/* The first start is a reset, where nobody can refuse any more: try it now. */
+	bool ok = q35_tables_complete(b, err) && (!b->boot || direct_boot(b, false, err));
 
 	io_bus_commit(&b->vm->pio);
 	io_bus_commit(&b->vm->mmio);
@@ -433,6 +430,7 @@ void q35_free(struct q35 *b)
 	cpu_type_free(b->cpu_type);
 	free(b->apic_ids);
 	q35_memory_destroy(b);
+	pthread_mutex_destroy(&b->shadow_lock);
 	pthread_mutex_destroy(&b->acpi_lock);
 	free(b);
 }

@@ -35,7 +35,6 @@ struct q35_config {
 	uint64_t ram_size; /* bytes, multiple of 4 KiB */
 	bool mem_merge;	   /* same-page merging */
 	bool dump_core;	   /* guest RAM in the process's core dumps */
-	bool mem_lock;
 
 	unsigned cpus, max_cpus;
 	struct cpu_topology topology;

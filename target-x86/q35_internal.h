@@ -77,9 +77,10 @@ struct q35 {
 
 	struct boot_source *boot;
 	struct e820 e820;
-	struct acpi_range ecam;	 /* where the chipset decodes it now */
-	pthread_mutex_t acpi_lock; /* of the three below, once the guest runs */
-	bool acpi_fresh;	 /* built since the last reset */
+	/* Of the four below, once the guest runs; nests inside the root bus's lock. */
+	pthread_mutex_t acpi_lock;
+	struct acpi_range ecam; /* where the chipset decodes it now */
+	bool acpi_fresh;	/* built since the last reset */
 	struct acpi_config acpi;
 	struct acpi_tables tables;
 	struct smbios_tables smbios;

@@ -20,6 +20,7 @@
 
 /* Firmware's last 128 KiB are what the range below 1 MiB shows after reset. */
 #define ISA_BIOS_SIZE UINT64_C(0x20000)
+#define LARGE_PAGE    (2 * MiB)
 
 static bool map(struct q35 *b, uint64_t gpa, uint64_t size, uint8_t *hva, uint32_t flags,
 		struct error **err)
@@ -48,17 +49,51 @@ static void split_ram(struct q35 *b)
 	b->ram_above_4g = size - low;
 }
 
+static bool check_size(const struct q35 *b, struct error **err)
+{
+	unsigned long long mib = b->config.ram_size / MiB;
+
+	if (b->ram_below_4g < Q35_SHADOW_END) {
+		error_set(err, "-m: this machine has at least 1 MiB of memory");
+		return false;
+	}
+	if (q35_pci64_base(b) >= q35_pci64_end(b)) {
+		error_set(err, "-m %lluM: more than the CPU's %u address bits reach", mib,
+			  cpu_type_phys_bits(b->cpu_type));
+		return false;
+	}
+	return true;
+}
+
+/* Large pages need host and guest addresses that agree on where one begins. */
+static uint8_t *reserve(uint64_t size)
+{
+	uint64_t slack = size >= LARGE_PAGE ? LARGE_PAGE : 0;
+	uint8_t *p = mmap(NULL, size + slack, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0), *start;
+
+	if (p == MAP_FAILED)
+		return NULL;
+	if (!slack)
+		return p;
+	start = (uint8_t *)ALIGN_UP((uintptr_t)p, LARGE_PAGE);
+	if (start > p)
+		munmap(p, start - p);
+	if (start < p + slack)
+		munmap(start + size, p + slack - start);
+	return start;
+}
+
 bool q35_memory_init(struct q35 *b, struct error **err)
 {
 	uint64_t size = b->config.ram_size;
 
-	pthread_mutex_init(&b->shadow_lock, NULL);
 	split_ram(b);
-	b->ram = mmap(NULL, size, PROT_READ | PROT_WRITE,
-		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (b->ram == MAP_FAILED) {
-		b->ram = NULL;
-		error_set_errno(err, errno, "cannot reserve %llu MiB of guest memory",
+	if (!check_size(b, err))
+		return false;
+	b->ram = reserve(size);
+	if (!b->ram) {
+		error_set_errno(err, errno, "-m %lluM: cannot reserve that much address space",
 				(unsigned long long)(size / MiB));
 		return false;
 	}
@@ -69,15 +104,11 @@ bool q35_memory_init(struct q35 *b, struct error **err)
 		madvise(b->ram, size, MADV_MERGEABLE);
 	if (!b->config.dump_core)
 		madvise(b->ram, size, MADV_DONTDUMP);
-	if (b->config.mem_lock && mlockall(MCL_CURRENT | MCL_FUTURE) < 0) {
-		error_set_errno(err, errno, "-overcommit mem-lock=on: cannot lock memory (ulimit -l)");
-		return false;
-	}
 	return add_ram(b, 0, b->ram_below_4g, b->ram, err) &&
 	       add_ram(b, Q35_4G, b->ram_above_4g, b->ram + b->ram_below_4g, err) &&
-	       map(b, 0, MIN(Q35_LOW_RAM_END, b->ram_below_4g), b->ram, 0, err) &&
-	       (b->ram_below_4g <= Q35_SHADOW_END ||
-		map(b, Q35_SHADOW_END, b->ram_below_4g - Q35_SHADOW_END, b->ram + Q35_SHADOW_END, 0, err)) &&
+	       map(b, 0, Q35_LOW_RAM_END, b->ram, 0, err) &&
+	       map(b, Q35_SHADOW_END, b->ram_below_4g - Q35_SHADOW_END, b->ram + Q35_SHADOW_END, 0,
+		   err) &&
 	       map(b, Q35_4G, b->ram_above_4g, b->ram + b->ram_below_4g, 0, err);
 }
 
@@ -87,7 +118,6 @@ void q35_memory_destroy(struct q35 *b)
 		munmap(b->ram, b->config.ram_size);
 	if (b->bios)
 		munmap(b->bios, b->bios_size);
-	pthread_mutex_destroy(&b->shadow_lock);
 }
 
 uint64_t q35_pci64_base(const struct q35 *b)
@@ -133,7 +163,7 @@ bool q35_firmware_load(struct q35 *b, struct error **err)
 			       "-bios or a kernel with -kernel");
 		return false;
 	}
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0 || fstat(fd, &st) < 0) {
 		error_set_errno(err, errno, "-bios %s", path);
 		goto fail;
@@ -175,8 +205,6 @@ static bool piece_backing(struct q35 *b, unsigned piece, struct q35_slot *slot)
 	uint64_t gpa = Q35_SHADOW_BASE + piece * Q35_SHADOW_PIECE_SIZE;
 
 	*slot = (struct q35_slot){ .gpa = gpa, .size = Q35_SHADOW_PIECE_SIZE };
-	if (gpa + slot->size > b->ram_below_4g)
-		return false;
 	switch (b->shadow[piece]) {
 	case SHADOW_RAM:
 		slot->hva = b->ram + gpa;
@@ -204,7 +232,7 @@ static unsigned wanted_slots(struct q35 *b, struct q35_slot out[Q35_SHADOW_PIECE
 {
 	unsigned n = 0;
 
-	if (b->smram_open && b->ram_below_4g >= Q35_SHADOW_BASE)
+	if (b->smram_open)
 		out[n++] = (struct q35_slot){ .gpa = Q35_LOW_RAM_END, .size = Q35_VGA_SIZE,
 					      .hva = b->ram + Q35_LOW_RAM_END };
 	for (unsigned i = 0; i < Q35_SHADOW_PIECES; i++) {

@@ -86,6 +86,8 @@ def test_on_the_command_line(args, said):
     ("-kernel /dev/null", "not a regular file"),
     ("-bios /nonexistent/x", "No such file or directory"),
     ("-bios /etc/passwd", "not a firmware image"),
+    ("-m 512K", "at least 1 MiB"),
+    ("-m 60T", "address bits"),
     ("-fw_cfg name=opt/a,file=/nonexistent/x", "-fw_cfg"),
     ("-smbios file=/nonexistent/x", "cannot open"),
     ("-cloud-init user-data=/nonexistent/x", "No such file or directory"),
