@@ -25,7 +25,6 @@
 enum {
 	BLOCK_OPEN_RDWR = 1 << 0,
 	BLOCK_OPEN_NO_BACKING = 1 << 1,	 /* info: opens nothing that the image names */
-	BLOCK_OPEN_NO_IO = 1 << 2,	 /* header only; no lock beyond reading */
 	BLOCK_OPEN_CHECK = 1 << 3,	 /* a dirty or corrupt image opens for repair */
 	BLOCK_OPEN_AUTO_RO = 1 << 4,	 /* falls back to reading if writing is not allowed */
 	BLOCK_OPEN_BACKING = 1 << 5,	 /* is somebody's backing file */
@@ -70,7 +69,6 @@ struct block_extent {
 	uint64_t offset; /* in file */
 };
 
-struct block_create; /* block/create.h */
 
 /* Snapshots inside the image, as in block/snapshot.h; sn is an entry of list(). */
 struct block_snapshot;

@@ -25,7 +25,7 @@ static const char *const zeroes_names[] = {"off", "on", "unmap", NULL};
 
 /* What children take over from their parent. */
 enum {
-	INHERITED = BLOCK_OPEN_RDWR | BLOCK_OPEN_NO_IO | BLOCK_OPEN_AUTO_RO | BLOCK_OPEN_BACKING |
+	INHERITED = BLOCK_OPEN_RDWR | BLOCK_OPEN_AUTO_RO | BLOCK_OPEN_BACKING |
 		    BLOCK_OPEN_FORCE_SHARE | BLOCK_OPEN_DIRECT | BLOCK_OPEN_NO_FLUSH |
 		    BLOCK_OPEN_BLOCKDEV | BLOCK_OPEN_NO_WARN,
 };

@@ -247,7 +247,7 @@ static void do_read(struct io *io, struct io_args *a)
 	int c;
 
 	optind = 0;
-	while ((c = getopt(a->argc, a->argv, "+bCl:pP:qs:vi:")) != -1) {
+	while ((c = getopt(a->argc, a->argv, "+l:P:qs:v")) != -1) {
 		switch (c) {
 		case 'P':
 			if (!parse_number(io, optarg, &n))
@@ -270,8 +270,6 @@ static void do_read(struct io *io, struct io_args *a)
 			break;
 		case 'v':
 			r->dump = true;
-			break;
-		case 'C':
 			break;
 		default:
 			printf("%s: invalid option\n", a->argv[0]);
@@ -305,7 +303,7 @@ static void do_write(struct io *io, struct io_args *a)
 	int c;
 
 	optind = 0;
-	while ((c = getopt(a->argc, a->argv, "+bcCfi:nopP:qs:uz")) != -1) {
+	while ((c = getopt(a->argc, a->argv, "+fP:quz")) != -1) {
 		switch (c) {
 		case 'P':
 			pattern = true;
@@ -323,8 +321,6 @@ static void do_write(struct io *io, struct io_args *a)
 			break;
 		case 'q':
 			r->quiet = true;
-			break;
-		case 'C':
 			break;
 		default:
 			printf("%s: invalid option\n", a->argv[0]);
@@ -352,13 +348,13 @@ static void do_discard(struct io *io, struct io_args *a)
 	int c;
 
 	optind = 0;
-	while ((c = getopt(a->argc, a->argv, "+Cq")) != -1) {
-		if (c == 'q')
-			r->quiet = true;
-		else if (c != 'C')
-			io->failed = true;
+	while ((c = getopt(a->argc, a->argv, "+q")) == 'q')
+		r->quiet = true;
+	if (c != -1) {
+		printf("%s: invalid option\n", a->argv[0]);
+		io->failed = true;
 	}
-	if (parse_range(io, a, r, false))
+	if (c == -1 && parse_range(io, a, r, false))
 		submit(r, BLOCK_DISCARD, 0, false);
 	else
 		free_request(r);
