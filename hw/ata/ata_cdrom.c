@@ -167,14 +167,15 @@ void ata_cdrom_update(struct ide_dev *d)
 
 	d->cdrom.medium = node != NULL;
 	d->cdrom.blocks = node ? block_length(node) / ATAPI_BLOCK : 0;
-	if (node)
-		block_set_loop(node, d->dev.vm->loop);
 }
 
 void ata_cdrom_medium_changed(struct drive *drive, void *opaque)
 {
 	struct ide_dev *d = opaque;
 
+	/* Before the lock: moving a node may run the loop. */
+	if (drive->node)
+		block_set_loop(drive->node, d->dev.vm->loop);
 	pthread_mutex_lock(d->lock);
 	ata_cdrom_update(d);
 	d->cdrom.tray_open = false;

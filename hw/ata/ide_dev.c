@@ -133,6 +133,8 @@ static bool cd_realize(struct device *dev, struct error **err)
 	set_texts(d, "VMM DVD-ROM");
 	snprintf(d->cdrom.model, sizeof(d->cdrom.model), "%.16s", d->text_model);
 	snprintf(d->cdrom.version, sizeof(d->cdrom.version), "%.4s", d->text_version);
+	if (d->drive->node)
+		block_set_loop(d->drive->node, dev->vm->loop);
 	ata_cdrom_update(d);
 	d->drive->medium_changed = ata_cdrom_medium_changed;
 	d->drive->opaque = d;
