@@ -16,8 +16,27 @@
 #include "block/file.h"
 #include "block/qcow2/qcow2.h"
 
-/* The file, empty and locked, or -1. */
-static int open_new(const char *filename, struct error **err)
+const struct block_create_option block_raw_create_options[] = {
+	{"size", "size", NULL, "Virtual disk size"},
+	{"preallocation", "str", NULL, "Preallocation mode (allowed values: off, falloc, full)"},
+	{0},
+};
+
+const struct block_create_option block_qcow2_create_options[] = {
+	{"backing_file", "str", NULL, "File name of a base image", true},
+	{"backing_fmt", "str", NULL, "Image format of the base image", true},
+	{"cluster_size", "size", NULL, "qcow2 cluster size"},
+	{"compat", "str", NULL, "Compatibility level (v2 [0.10] or v3 [1.1])", true},
+	{"compression_type", "str", NULL, "Compression method of clusters: zlib or zstd"},
+	{"lazy_refcounts", "bool (on/off)", NULL, "Postpone refcount updates", true},
+	{"preallocation", "str", NULL,
+	 "Preallocation mode (allowed values: off, metadata, falloc, full)"},
+	{"refcount_bits", "num", NULL, "Width of a reference count entry in bits", true},
+	{"size", "size", NULL, "Virtual disk size", true},
+	{0},
+};
+
+int block_create_file(const char *filename, struct error **err)
 {
 	int fd = open(filename, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
 
@@ -65,7 +84,7 @@ bool block_create_raw(const char *filename, const struct block_create *c, struct
 		error_set(err, "Image size is too large");
 		return false;
 	}
-	fd = open_new(filename, err);
+	fd = block_create_file(filename, err);
 	if (fd < 0)
 		return false;
 	ret = reserve(fd, ALIGN_UP(c->size, 512), c->prealloc);
@@ -236,7 +255,7 @@ bool block_create_qcow2(const char *filename, const struct block_create *c, stru
 	for (uint64_t i = 0; i < l.clusters; i++)
 		refcount_set(buf + ((1 + l.table_clusters + i / per_block) << l.cluster_bits),
 			     l.order, i % per_block, 1);
-	fd = open_new(filename, err);
+	fd = block_create_file(filename, err);
 	if (fd < 0) {
 		free(buf);
 		return false;

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "vmm/core/error.h"
+#include "vmm/core/opts.h"
 
 enum block_prealloc { PREALLOC_OFF, PREALLOC_METADATA, PREALLOC_FALLOC, PREALLOC_FULL };
 
@@ -20,8 +21,20 @@ struct block_create {
 	bool lazy_refcounts, zstd;
 	const char *backing, *backing_format; /* as the header is to have them, or NULL */
 	enum block_prealloc prealloc;
+	struct opts *opts; /* the format's own options (its create_options), or NULL */
 };
 
+/* What -o of a new image takes. */
+struct block_create_option {
+	const char *name, *type; /* type: "size", "str", "num", "bool (on/off)" */
+	const char *def;	 /* told when the image is made; NULL: only if it was given */
+	const char *help;
+	bool amend; /* can be changed later */
+};
+extern const struct block_create_option block_raw_create_options[], block_qcow2_create_options[];
+
+/* For drivers: the file, empty and locked, open for reading and writing; or -1. */
+int block_create_file(const char *filename, struct error **err);
 bool block_create_raw(const char *filename, const struct block_create *c, struct error **err);
 bool block_create_qcow2(const char *filename, const struct block_create *c, struct error **err);
 

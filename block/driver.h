@@ -69,7 +69,6 @@ struct block_extent {
 	uint64_t offset; /* in file */
 };
 
-
 /* Snapshots inside the image, as in block/snapshot.h; sn is an entry of list(). */
 struct block_snapshot;
 struct block_snapshot_ops {
@@ -81,6 +80,9 @@ struct block_snapshot_ops {
 		       struct error **err);
 	bool (*show)(struct block_node *node, const struct block_snapshot *sn, struct error **err);
 };
+/* block/create.h */
+struct block_create;
+struct block_create_option;
 
 struct block_driver {
 	const char *name;
@@ -105,6 +107,9 @@ struct block_driver {
 	/* Bytes on the host's disk, or -errno. */
 	int64_t (*allocated)(struct block_node *node);
 	const struct block_snapshot_ops *snapshots; /* NULL: the format has none */
+	/* A new image file, main thread, synchronous; NULL: this driver makes none. */
+	bool (*create)(const char *filename, const struct block_create *c, struct error **err);
+	const struct block_create_option *create_options; /* in print order; ends with name NULL */
 };
 
 struct block_node {

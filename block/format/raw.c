@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "block/create.h"
 #include "block/driver.h"
 
 struct raw_node {
@@ -136,4 +137,6 @@ const struct block_driver block_raw = {
 	.submit = raw_submit,
 	.truncate = raw_truncate,
 	.status = raw_status,
+	.create = block_create_raw,
+	.create_options = block_raw_create_options,
 };

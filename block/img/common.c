@@ -111,20 +111,61 @@ static bool qcow2_options(struct opts *opts, struct block_create *c, struct erro
 	return true;
 }
 
+/* Of a format whose create() reads them; here only their names are checked. */
+static bool own_options(const struct block_driver *drv, struct block_create *c, struct opts *opts,
+			struct error **err)
+{
+	for (size_t i = 0; i < opts->count; i++) {
+		const struct block_create_option *o = drv->create_options;
+
+		while (o->name && strcmp(o->name, opts->items[i].key))
+			o++;
+		if (!o->name) {
+			error_set(err, "Invalid parameter '%s'", opts->items[i].key);
+			goto fail;
+		}
+	}
+	c->backing = opts_get(opts, "backing_file");
+	c->backing_format = opts_get(opts, "backing_fmt");
+	if (opts_get_size(opts, "size", 1, &c->size, err))
+		return true;
+fail:
+	opts_free(opts);
+	return false;
+}
+
+bool img_takes_backing(const char *format)
+{
+	const struct block_driver *drv = block_find_driver(format);
+
+	for (const struct block_create_option *o = drv ? drv->create_options : NULL; o && o->name;
+	     o++)
+		if (!strcmp(o->name, "backing_file"))
+			return true;
+	return false;
+}
+
 bool img_create_options(const char *format, const char *text, struct block_create *c,
 			struct opts *opts, struct error **err)
 {
 	static const char *const prealloc[] = {"off", "metadata", "falloc", "full", NULL};
+	const struct block_driver *drv = block_find_driver(format);
 	bool qcow2 = !strcmp(format, "qcow2");
 	int mode = 0;
 
 	*opts = (struct opts){0};
-	if (!qcow2 && strcmp(format, "raw")) {
-		error_set(err, "Unknown file format '%s'", format);
+	c->opts = opts;
+	if (!drv || !drv->create) {
+		error_set(err,
+			  drv ? "Format driver '%s' does not support image creation"
+			      : "Unknown file format '%s'",
+			  format);
 		return false;
 	}
 	if (text && !opts_parse(opts, text, NULL, err))
 		return false;
+	if (!qcow2 && strcmp(format, "raw"))
+		return own_options(drv, c, opts, err);
 	if (!opts_get_size(opts, "size", 1, &c->size, err) ||
 	    !opts_get_enum(opts, "preallocation", prealloc, &mode, err) ||
 	    (qcow2 && !qcow2_options(opts, c, err)))
@@ -148,8 +189,7 @@ fail:
 bool img_create_file(const char *filename, const char *format, const struct block_create *c,
 		     struct error **err)
 {
-	bool ok = !strcmp(format, "raw") ? block_create_raw(filename, c, err)
-					 : block_create_qcow2(filename, c, err);
+	bool ok = block_find_driver(format)->create(filename, c, err);
 
 	if (!ok)
 		error_prefix(err, "%s: ", filename);

@@ -221,7 +221,7 @@ static bool make_target(const struct settings *set, const char *filename, uint64
 		create.backing = set->backing;
 		create.backing_format = set->backing_format;
 	}
-	if (create.backing && strcmp(set->out_format, "qcow2")) {
+	if (create.backing && !img_takes_backing(set->out_format)) {
 		error_set(err, "Backing file not supported for file format '%s'", set->out_format);
 		ok = false;
 	} else if (create.backing && !create.backing_format) {

@@ -24,9 +24,37 @@ static bool ask_backing(struct evloop *loop, const char *filename, struct block_
 	return true;
 }
 
+static void print_own(const struct block_driver *drv, const struct block_create *c)
+{
+	for (const struct block_create_option *o = drv->create_options; o->name; o++) {
+		const char *value = opts_peek(c->opts, o->name);
+		uint64_t bytes;
+
+		if (!strcmp(o->name, "size"))
+			printf(" size=%llu", (unsigned long long)c->size);
+		else if (!strcmp(o->name, "backing_file") || !strcmp(o->name, "backing_fmt"))
+			value = !strcmp(o->name, "backing_file") ? c->backing : c->backing_format;
+		else if (!value)
+			value = o->def;
+		if (!value || !strcmp(o->name, "size"))
+			continue;
+		if (!strcmp(o->type, "size") && parse_size(value, 1, &bytes))
+			printf(" %s=%llu", o->name, (unsigned long long)bytes);
+		else
+			printf(" %s=%s", o->name, value);
+	}
+}
+
 static void print_formatting(const char *filename, const char *format, const struct block_create *c)
 {
+	const struct block_driver *drv = block_find_driver(format);
+
 	printf("Formatting '%s', fmt=%s", filename, format);
+	if (strcmp(format, "qcow2") && strcmp(format, "raw")) {
+		print_own(drv, c);
+		printf("\n");
+		return;
+	}
 	if (!strcmp(format, "qcow2"))
 		printf(" cluster_size=%u extended_l2=off compression_type=%s",
 		       c->cluster_bits ? 1u << c->cluster_bits : 65536, c->zstd ? "zstd" : "zlib");
@@ -99,7 +127,7 @@ int img_create(struct evloop *loop, int argc, char **argv)
 			ok = false;
 		}
 	}
-	if (ok && c.backing && strcmp(format, "qcow2")) {
+	if (ok && c.backing && !img_takes_backing(format)) {
 		error_set(&err, "%s: Backing file not supported for file format '%s'", filename,
 			  format);
 		ok = false;

@@ -39,6 +39,8 @@ const char *img_size(char *buf, uint64_t bytes);
 /* -o NAME=VALUE,... of a format; the creation's parameters. */
 bool img_create_options(const char *format, const char *text, struct block_create *c,
 			struct opts *opts, struct error **err);
+/* Whether new images of the format can have a backing file. */
+bool img_takes_backing(const char *format);
 bool img_create_file(const char *filename, const char *format, const struct block_create *c,
 		     struct error **err);
 enum img_output { OUTPUT_HUMAN, OUTPUT_JSON };

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "block/create.h"
 #include "block/qcow2/check.h"
 #include "block/qcow2/request.h"
 #include "vmm/core/log.h"
@@ -400,4 +401,6 @@ const struct block_driver block_qcow2 = {
 	.detach = qcow2_detach,
 	.truncate = qcow2_truncate,
 	.status = qcow2_status,
+	.create = block_create_qcow2,
+	.create_options = block_qcow2_create_options,
 };
