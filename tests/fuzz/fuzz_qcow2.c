@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * qcow2: the input is an image. It is opened for reading, for writing and for repair; read,
+ * written, zeroed, discarded and checked. Whatever it holds, errors are all that may come of it.
+ */
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "block/qcow2/check.h"
+#include "tests/lib/block_memdisk.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+enum { ROOM = 256 << 10, SPAN = 64 << 10 };
+
+static void use(struct block_node *node, const uint8_t *data, size_t size)
+{
+	uint64_t span = MIN(block_length(node), (uint64_t)SPAN);
+	uint8_t *buf = xcalloc(1, SPAN);
+	struct block_extent x;
+
+	block_pread(node, 0, buf, span);
+	block_pread(node, block_length(node) - span, buf, span);
+	block_status(node, 0, span, &x);
+	/* The image's last bytes say what is done to it. */
+	for (size_t i = 0; i < MIN(size, (size_t)16); i++) {
+		uint64_t at = (data[size - 1 - i] & 0x3f) * UINT64_C(1000),
+			 bytes = 700 * (1 + i % 5);
+
+		if (at + bytes > span)
+			continue;
+		if (data[size - 1 - i] & 0x80)
+			block_pwrite(node, at, buf, bytes, i % 4 ? 0 : BLOCK_FUA);
+		else if (data[size - 1 - i] & 0x40)
+			block_discard(node, at, bytes);
+		else
+			block_zero(node, at, bytes, BLOCK_MAY_UNMAP);
+	}
+	block_flush(node);
+	free(buf);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static const uint32_t flags[] = {0, BLOCK_OPEN_RDWR, BLOCK_OPEN_RDWR | BLOCK_OPEN_CHECK};
+	struct evloop *loop;
+
+	if (!size || size > ROOM / 2)
+		return 0;
+	loop = evloop_new(NULL, NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
+		struct memdisk *disk = memdisk_new(loop, data, size, ROOM);
+		struct block_node *node = memdisk_open(disk, "qcow2", NULL,
+						       flags[i] | BLOCK_OPEN_NO_BACKING, NULL);
+		struct qcow2_check result;
+
+		if (node) {
+			if (!(flags[i] & BLOCK_OPEN_RDWR) || (flags[i] & BLOCK_OPEN_CHECK))
+				qcow2_check(node, flags[i] & BLOCK_OPEN_CHECK ? QCOW2_FIX_ALL : 0,
+					    &result, NULL, NULL);
+			use(node, data, size);
+			block_unref(node);
+		}
+		memdisk_free(disk);
+	}
+	evloop_free(loop);
+	return 0;
+}
