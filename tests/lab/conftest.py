@@ -19,9 +19,9 @@ def boot(kernel):
     """Boots the small guest (guests/report.sh) directly: boot("test=...", arguments...)."""
     running = []
 
-    def start(append="", *args, memory="256M", serial=True):
+    def start(append="", *args, memory="256M", serial=True, kernel=kernel, guest="report"):
         console = ["-nographic"] if serial else []
-        vm = Vm("-m", memory, "-kernel", kernel, "-initrd", f"{CACHE}/guests/report.img",
+        vm = Vm("-m", memory, "-kernel", kernel, "-initrd", f"{CACHE}/guests/{guest}.img",
                 "-append", f"console=ttyS0 quiet panic=-1 {append}", *console, *args)
         running.append(vm)
         return vm
@@ -29,3 +29,10 @@ def boot(kernel):
     yield start
     for vm in running:
         vm.__exit__()
+
+
+@pytest.fixture
+def generic(boot):
+    """The same with the stock generic kernel and guests/disc.sh."""
+    return lambda append, *args: boot(append, "-cpu", "host", *args, guest="disc",
+                                      kernel=f"{CACHE}/kernel-generic/vmlinuz")

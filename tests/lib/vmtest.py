@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A guest under test: starts the program, reads what the guest prints, types, waits for its end.
 
-VMM names the program (default: build/vmm of this tree). Waits are long, since the lab is slow; they
-end a hung guest, they measure nothing.
+VMM names the program (default: build/vmm of this tree), VMM_CONSOLES a folder for what guests print.
+Waits are long, since the lab is slow; they end a hung guest, they measure nothing.
 """
 import json
 import os
@@ -38,6 +38,11 @@ class Vm:
                                         stderr=subprocess.STDOUT, env=env)
         self.text = ""
         self.seen = 0
+        self.log = None
+        if os.environ.get("VMM_CONSOLES"):
+            test = re.sub(r"\W+", "-", os.environ.get("PYTEST_CURRENT_TEST", "guest").split("::")[-1])
+            self.log = open(f"{os.environ['VMM_CONSOLES']}/{test}{self.process.pid}.log", "wb",
+                            buffering=0)
 
     def __enter__(self):
         return self
@@ -48,16 +53,20 @@ class Vm:
         self.process.wait()
         self.process.stdout.close()
         self.process.stdin.close()
+        if self.log:
+            self.log.close()
 
     def _read(self, deadline):
         left = max(0, deadline - time.monotonic())
         if not select.select([self.process.stdout], [], [], left)[0]:
             return None
         data = os.read(self.process.stdout.fileno(), 65536)
+        if self.log:
+            self.log.write(data)
         self.text += data.decode(errors="replace").replace("\r", "")
         return data
 
-    def expect(self, pattern, limit=120):
+    def expect(self, pattern, limit=300):
         """Waits until pattern is printed (after what earlier calls found); the match."""
         deadline = time.monotonic() + limit
         regex = re.compile(pattern, re.M)
@@ -75,7 +84,7 @@ class Vm:
         self.process.stdin.write(text.encode())
         self.process.stdin.flush()
 
-    def end(self, limit=120):
+    def end(self, limit=300):
         """Waits until the process has ended; its status."""
         deadline = time.monotonic() + limit
         while True:

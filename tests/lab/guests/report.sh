@@ -17,10 +17,13 @@ reboot) # the count lies on the disk
 	printf %d $((n + 1)) | dd of=/dev/vda bs=1 count=1 conv=notrunc,fsync 2>/dev/null
 	reboot -f ;;
 button)
-	mkdir -p /etc/acpi
-	echo "BUTTON-WAIT $(ls /dev/input 2>/dev/null)"
 	# a press is one event record on the power button's device
-	dd if=/dev/input/event0 bs=24 count=1 >/dev/null 2>&1
+	for d in /sys/class/input/event*; do
+		[ "$(cat $d/device/name)" = "Power Button" ] && button=/dev/input/${d##*/}
+	done
+	exec 3<$button
+	echo "BUTTON-WAIT"
+	dd bs=24 count=1 <&3 >/dev/null 2>&1
 	echo "BUTTON-PRESSED" ;;
 topology)
 	for c in /sys/devices/system/cpu/cpu[0-9]*; do
@@ -28,13 +31,21 @@ topology)
 	done
 	echo "online $(cat /sys/devices/system/cpu/online)" ;;
 serial)
+	exec 3<>/dev/ttyS1 # a port that nobody has open loses what comes in
 	for p in 0 1 2 3; do echo "this is ttyS$p" >/dev/ttyS$p; done
-	read -r line </dev/ttyS1; echo "ttyS1 said $line" >/dev/ttyS2 ;;
+	read -r line <&3; echo "ttyS1 said $line" >/dev/ttyS2 ;;
 disk)
-	mke2fs -q /dev/vda 2>/dev/null || mkfs.ext2 /dev/vda >/dev/null
+	mke2fs /dev/vda >/dev/null
 	mount -t ext4 /dev/vda /mnt && i=0
 	while [ $i -lt 20 ]; do dd if=/dev/urandom of=/mnt/f$i bs=64k count=8 2>/dev/null; i=$((i + 1)); done
 	(cd /mnt && md5sum f*) ; rm /mnt/f3; umount /mnt; echo "DISK-WRITTEN" ;;
+steps) # each write is on the disk before it is told
+	i=0
+	while :; do
+		head -c 65536 /dev/zero | tr '\0' "\\$(printf %o $((i % 200 + 33)))" |
+			dd of=/dev/vda bs=64k seek=$((i % 2000)) conv=notrunc,fsync 2>/dev/null
+		echo "STEP $i"; i=$((i + 1))
+	done ;;
 diskcheck)
 	mount -t ext4 -o ro /dev/vda /mnt && (cd /mnt && md5sum f*); umount /mnt; echo "DISK-READ" ;;
 rng)
