@@ -186,15 +186,24 @@ int cpu_feature_name_len(const char *names)
 	return (int)strcspn(names, "|");
 }
 
+/* Whether name is among names, which '|' separates. */
 static bool one_of(const char *names, const char *name)
 {
-	for (;;) {
-		size_t len = strcspn(names, "|");
-		if (cpu_name_equal(names, len, name))
+	const char *n = name; /* what is left to be matched; NULL: this one is another */
+
+	for (;; names++) {
+		char c = *names;
+
+		if (c && c != '|') {
+			if (n)
+				n = *n == c || (*n == '_' && c == '-') ? n + 1 : NULL;
+			continue;
+		}
+		if (n && !*n)
 			return true;
-		if (!names[len])
+		if (!c)
 			return false;
-		names += len + 1;
+		n = name;
 	}
 }
 
