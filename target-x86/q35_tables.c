@@ -278,6 +278,8 @@ bool q35_tables_init(struct q35 *b, struct error **err)
 {
 	/* Sleep states S0 to S5: present (bit 7) and the value for PM1_CNT. Only soft-off exists. */
 	static const uint8_t states[6] = { 0x80, 0, 0, 1, 2, 0x80 };
+	/* SeaBIOS stays where nothing boots, instead of trying again after a minute. */
+	static const uint8_t fail_wait[4] = { 0xff, 0xff, 0xff, 0xff };
 	const struct q35_config *c = &b->config;
 	uint32_t last_apic_id = b->apic_ids[c->cpus - 1];
 
@@ -291,6 +293,7 @@ bool q35_tables_init(struct q35 *b, struct error **err)
 	fw_cfg_add_bytes(b->fw_cfg, FW_CFG_UUID, b->vm->uuid, sizeof(b->vm->uuid));
 	add_e820_file(b);
 	fw_cfg_add_blob(b->fw_cfg, "etc/system-states", states, sizeof(states));
+	fw_cfg_add_blob(b->fw_cfg, "etc/boot-fail-wait", fail_wait, sizeof(fail_wait));
 	if (c->boot_menu && c->boot_menu_wait_ms) {
 		uint8_t wait[2];
 
