@@ -93,14 +93,26 @@ void resources_init(struct resources *r, struct vm *vm, struct chardevs *chardev
 
 /* -object */
 
+struct polling {
+	struct evloop *loop;
+	uint64_t ns;
+};
+
+static void set_polling(void *opaque)
+{
+	const struct polling *p = opaque;
+
+	evloop_set_poll_ns(p->loop, MIN(p->ns, (uint64_t)INT64_MAX));
+}
+
 static bool add_iothread(struct resources *r, struct opts *opts, const char *id,
 			 struct error **err)
 {
 	static const char *const known[] = { "qom-type", "id", "poll-max-ns" };
-	uint64_t poll_ns = 0;
+	struct polling polling = { 0 };
 	struct named_thread *t;
 
-	if (!opts_get_u64(opts, "poll-max-ns", &poll_ns, err) ||
+	if (!opts_get_u64(opts, "poll-max-ns", &polling.ns, err) ||
 	    !opts_check_used(opts, known, ARRAY_SIZE(known), err))
 		return false;
 	t = xcalloc(1, sizeof(*t));
@@ -109,7 +121,8 @@ static bool add_iothread(struct resources *r, struct opts *opts, const char *id,
 		free(t);
 		return false;
 	}
-	evloop_set_poll_ns(t->thread->loop, poll_ns);
+	polling.loop = t->thread->loop;
+	evloop_call(polling.loop, set_polling, &polling);
 	t->next = r->threads;
 	r->threads = t;
 	return true;

@@ -40,7 +40,7 @@ struct evloop {
 	_Atomic bool stop;
 	_Atomic bool sleeping;
 	_Atomic bool running; /* some thread is inside run or run_once */
-	pthread_t owner;      /* while running */
+	_Atomic pthread_t owner; /* while running */
 	unsigned depth;	      /* nested run_once calls */
 
 	struct ev_timer **heap;
@@ -122,7 +122,8 @@ int64_t evloop_now(const struct evloop *loop)
 
 bool evloop_is_mine(const struct evloop *loop)
 {
-	return !atomic_load(&loop->running) || pthread_equal(loop->owner, pthread_self());
+	return !atomic_load(&loop->running) ||
+	       pthread_equal(atomic_load(&loop->owner), pthread_self());
 }
 
 void evloop_wake(struct evloop *loop)
@@ -290,8 +291,7 @@ void evloop_post(struct evloop *loop, struct ev_work *w)
 /* Moves what was posted behind what is ready, oldest first. */
 static void take_posted(struct evloop *loop)
 {
-	struct ev_work *w = atomic_exchange(&loop->posted, NULL), *oldest = NULL;
-	struct ev_work **tail = &oldest, *r;
+	struct ev_work *w = atomic_exchange(&loop->posted, NULL), *oldest = NULL, *r;
 
 	while (w) {
 		struct ev_work *next = atomic_load_explicit(&w->next, memory_order_relaxed);
@@ -301,7 +301,7 @@ static void take_posted(struct evloop *loop)
 		w = next;
 	}
 	if (!loop->ready) {
-		loop->ready = *tail;
+		loop->ready = oldest;
 		return;
 	}
 	for (r = loop->ready; atomic_load_explicit(&r->next, memory_order_relaxed);)
@@ -433,7 +433,8 @@ void evloop_set_poll_ns(struct evloop *loop, int64_t ns)
 {
 	bool ended = loop->poll_ns && !ns;
 
-	loop->poll_ns = ns;
+	/* Each turn polls anew, so no more is ever needed. */
+	loop->poll_ns = MAX(0, MIN(ns, NSEC_PER_SEC));
 	if (ended)
 		call_poll_ends(loop);
 }
@@ -557,7 +558,7 @@ static bool turn(struct evloop *loop, int64_t timeout_ns)
 static void enter(struct evloop *loop)
 {
 	if (loop->depth++ == 0) {
-		loop->owner = pthread_self();
+		atomic_store(&loop->owner, pthread_self());
 		atomic_store(&loop->running, true);
 	}
 }

@@ -114,7 +114,7 @@ struct ev_hook {
 };
 void evloop_hook_add(struct evloop *loop, struct ev_hook *hook);
 void evloop_hook_del(struct evloop *loop, struct ev_hook *hook);
-/* How long to poll before sleeping, at most; 0 (the default) never polls. */
+/* How long to poll before sleeping, at most; 0 (the default) never polls. On the loop's thread. */
 void evloop_set_poll_ns(struct evloop *loop, int64_t ns);
 
 #endif
