@@ -191,12 +191,8 @@ static void offer_extint(struct kvm_vcpu *kv)
 	kv->run->request_interrupt_window = waiting;
 }
 
-void kvm_vcpu_run(struct vcpu *v, struct vcpu_exit *exit)
+static void run(struct kvm_vcpu *kv, struct vcpu_exit *exit)
 {
-	struct kvm_vcpu *kv = to_kvm_vcpu(v);
-
-	if (v->irq_ops && v->irq_ops->extint_pending)
-		offer_extint(kv);
 	kv->pristine = false;
 	if (!ioctl(kv->fd, KVM_RUN, 0)) {
 		kv->run_errno = 0;
@@ -216,12 +212,21 @@ void kvm_vcpu_run(struct vcpu *v, struct vcpu_exit *exit)
 	}
 }
 
+void kvm_vcpu_run(struct vcpu *v, struct vcpu_exit *exit)
+{
+	struct kvm_vcpu *kv = to_kvm_vcpu(v);
+
+	if (v->irq_ops && v->irq_ops->extint_pending)
+		offer_extint(kv);
+	run(kv, exit);
+}
+
 bool kvm_vcpu_complete_io(struct vcpu *v, struct vcpu_exit *exit)
 {
 	struct kvm_vcpu *kv = to_kvm_vcpu(v);
 
 	/* KVM finishes what an exit began before it looks at the flag. */
 	atomic_store(immediate_exit(kv), 1);
-	kvm_vcpu_run(v, exit);
+	run(kv, exit);
 	return exit->kind != VCPU_EXIT_INTR;
 }
