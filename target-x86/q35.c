@@ -77,7 +77,7 @@ static const struct vcpu_irq_ops split_boot_cpu_ops = {
 	.extint_pending = split_extint_pending,
 	.extint_acknowledge = split_extint_acknowledge,
 };
-static const struct vcpu_irq_ops split_cpu_ops = { .eoi = split_eoi };
+static const struct vcpu_irq_ops split_cpu_ops = {.eoi = split_eoi};
 
 static void pic_output_set(struct irq_line *line, bool level)
 {
@@ -89,7 +89,7 @@ static void pic_output_set(struct irq_line *line, bool level)
 
 static bool make_pic(struct q35 *b, struct error **err)
 {
-	b->pic_output = (struct irq_line){ .set = pic_output_set, .opaque = b };
+	b->pic_output = (struct irq_line){.set = pic_output_set, .opaque = b};
 	b->pic = device_new(b->vm, &i8259_desc, NULL);
 	i8259_set_output(b->pic, &b->pic_output);
 	if (device_realize(b->pic, &b->isa, err))
@@ -113,8 +113,7 @@ static bool make_interrupts(struct q35 *b, struct error **err)
 	if (!b->ioapic || !make_pic(b, err))
 		return false;
 	for (unsigned i = 0; i < ARRAY_SIZE(vm->gsi); i++) {
-		b->split_gsi[i] =
-			(struct irq_line){ .set = split_gsi_set, .opaque = b, .number = i };
+		b->split_gsi[i] = (struct irq_line){.set = split_gsi_set, .opaque = b, .number = i};
 		vm->gsi[i] = &b->split_gsi[i];
 	}
 	return add(b, &i8254_desc, &b->isa, NULL, err) != NULL;
@@ -162,27 +161,38 @@ static bool make_cpus(struct q35 *b, struct error **err)
 
 /* Firmware and kernels */
 
+/* A flash unit that ends at end, or fails. */
+static struct device *add_flash(struct q35 *b, const char *drive, uint64_t end, struct error **err)
+{
+	struct device *d = device_new(b->vm, &pflash_desc, NULL);
+
+	pflash_place_below(d, end);
+	pflash_set_mode_callback(d, q35_memory_pflash_mode, b);
+	if (device_set(d, "drive", drive, err) && device_realize(d, NULL, err))
+		return d;
+	device_free(d);
+	return NULL;
+}
+
 static bool make_pflash(struct q35 *b, struct error **err)
 {
 	uint64_t end = Q35_4G;
 
 	for (unsigned i = 0; i < Q35_PFLASHES; i++) {
+		const char *from = b->config.pflash[i].from;
 		struct device *d;
 
-		if (!b->config.pflash[i])
+		if (!b->config.pflash[i].drive)
 			continue;
-		d = device_new(b->vm, &pflash_desc, NULL);
-		pflash_place_below(d, end);
-		pflash_set_mode_callback(d, q35_memory_pflash_mode, b);
-		if (!device_set(d, "drive", b->config.pflash[i], err) ||
-		    !device_realize(d, NULL, err)) {
-			device_free(d);
+		d = add_flash(b, b->config.pflash[i].drive, end, err);
+		if (!d) {
+			error_prefix(err, "%s: ", from);
 			return false;
 		}
 		b->pflash[i] = d;
 		end = pflash_base(d);
 		if (Q35_4G - end > 16 * MiB) {
-			error_set(err, "-drive if=pflash: more than 16 MiB of flash");
+			error_set(err, "%s: more than 16 MiB of flash", from);
 			return false;
 		}
 		q35_memory_pflash_mode(d, true, b);
@@ -198,7 +208,7 @@ static bool make_boot(struct q35 *b, struct error **err)
 		b->boot = boot_source_open(c->kernel, c->initrd, c->append, err);
 		return b->boot != NULL;
 	}
-	if (!c->pflash[0])
+	if (!c->pflash[0].drive)
 		return q35_firmware_load(b, err);
 	return true;
 }
@@ -241,7 +251,7 @@ static void ecam_changed(void *opaque, uint64_t base, uint64_t size)
 	struct q35 *b = opaque;
 
 	pthread_mutex_lock(&b->acpi_lock);
-	b->ecam = (struct acpi_range){ base, size };
+	b->ecam = (struct acpi_range){base, size};
 	pthread_mutex_unlock(&b->acpi_lock);
 }
 
@@ -270,7 +280,7 @@ static bool make_chipset(struct q35 *b, struct error **err)
 	if (!b->lpc)
 		return false;
 	b->ahci = add(b, &ich9_ahci_desc, &b->pci.bus.bus,
-		      (const char *const[]){ "addr", "1f.2", "multifunction", "on", NULL }, err);
+		      (const char *const[]){"addr", "1f.2", "multifunction", "on", NULL}, err);
 	return b->ahci != NULL;
 }
 
@@ -283,13 +293,17 @@ static bool make_serials(struct q35 *b, struct error **err)
 			continue;
 		snprintf(index, sizeof(index), "%u", i);
 		const char *const properties[] = {
-			"index", index,
+			"index",
+			index,
 			b->config.serials[i].chardev ? "chardev" : NULL,
 			b->config.serials[i].chardev,
 			NULL,
 		};
-		if (!add(b, &isa_serial_desc, &b->isa, properties, err))
+		if (!add(b, &isa_serial_desc, &b->isa, properties, err)) {
+			error_prefix(err, "-serial chardev:%s: ",
+				     b->config.serials[i].chardev ?: "none");
 			return false;
+		}
 	}
 	return true;
 }
@@ -380,8 +394,9 @@ struct q35 *q35_new(struct vm *vm, struct accel *accel, const struct q35_config 
 		goto fail;
 	init_shadow(b); /* before the vCPUs: a later change of slots is slow */
 	if (!make_cpus(b, err) || !make_chipset(b, err) || !make_isa_devices(b, err) ||
-	    !make_pflash(b, err) || !q35_tables_init(b, err))
+	    !make_pflash(b, err))
 		goto fail;
+	q35_tables_init(b);
 	init_shadow(b);
 	if (b->boot)
 		b->cpu_reset.boot = &b->boot_state;

@@ -42,7 +42,10 @@ struct q35_config {
 
 	/* Firmware, unless kernel is given. bios NULL: the packaged SeaBIOS. */
 	const char *bios;
-	const char *pflash[Q35_PFLASHES]; /* ids of drives; NULL: no such unit */
+	struct {
+		const char *drive; /* its id; NULL: no such unit */
+		const char *from;  /* the option, for messages */
+	} pflash[Q35_PFLASHES];
 	const char *kernel, *initrd, *append;
 
 	struct {

@@ -103,7 +103,7 @@ uint64_t q35_pci64_base(const struct q35 *b);
 uint64_t q35_pci64_end(const struct q35 *b);
 
 /* q35_tables.c */
-bool q35_tables_init(struct q35 *b, struct error **err);
+void q35_tables_init(struct q35 *b);
 bool q35_tables_complete(struct q35 *b, struct error **err);
 /* What the CMOS has of them, at every reset. */
 void q35_tables_reset(struct q35 *b);

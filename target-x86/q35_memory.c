@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The board's memory as CPUs see it: RAM, firmware, and the range from 640 KiB to 1 MiB whose pieces
- * firmware turns between ROM and RAM (Intel 3 Series chipset datasheet, PAM0..PAM6 and SMRAM). There
- * is no SMM: SMRAM is RAM while it is open and VGA's otherwise.
+ * The board's memory as CPUs see it: RAM, firmware, and the range from 640 KiB to 1 MiB whose
+ * pieces firmware turns between ROM and RAM (Intel 3 Series chipset datasheet, PAM0..PAM6 and
+ * SMRAM). There is no SMM: SMRAM is RAM while it is open and VGA's otherwise.
  *
  * Main thread at set-up; shadow_lock guards what the chipset changes from vCPU threads.
  */
@@ -28,13 +28,14 @@ static bool map(struct q35 *b, uint64_t gpa, uint64_t size, uint8_t *hva, uint32
 	int r = size ? b->accel->ops->mem_map(b->accel, gpa, size, hva, flags) : 0;
 
 	if (r < 0)
-		error_set_errno(err, r, "cannot map guest memory");
+		error_set_errno(err, r, "cannot map %llu MiB of guest memory at 0x%llx",
+				(unsigned long long)(size / MiB), (unsigned long long)gpa);
 	return r == 0;
 }
 
 static bool add_ram(struct q35 *b, uint64_t gpa, uint64_t size, uint8_t *hva, struct error **err)
 {
-	struct mem_region region = { .gpa = gpa, .size = size, .hva = hva, .fd = -1 };
+	struct mem_region region = {.gpa = gpa, .size = size, .hva = hva, .fd = -1};
 
 	return !size || guest_mem_add(&b->vm->mem, &region, err);
 }
@@ -70,7 +71,8 @@ static uint8_t *reserve(uint64_t size)
 {
 	uint64_t slack = size >= LARGE_PAGE ? LARGE_PAGE : 0;
 	uint8_t *p = mmap(NULL, size + slack, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0), *start;
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
+		*start;
 
 	if (p == MAP_FAILED)
 		return NULL;
@@ -170,8 +172,10 @@ bool q35_firmware_load(struct q35 *b, struct error **err)
 	}
 	if (!S_ISREG(st.st_mode) || st.st_size < 64 * (off_t)KiB || st.st_size > 16 * (off_t)MiB ||
 	    st.st_size % 65536) {
-		error_set(err, "-bios %s: not a firmware image (its size must be a multiple of 64 "
-			       "KiB, from 64 KiB to 16 MiB)", path);
+		error_set(err,
+			  "-bios %s: not a firmware image (its size must be a multiple of 64 "
+			  "KiB, from 64 KiB to 16 MiB)",
+			  path);
 		goto fail;
 	}
 	b->bios_size = st.st_size;
@@ -204,7 +208,7 @@ static bool piece_backing(struct q35 *b, unsigned piece, struct q35_slot *slot)
 {
 	uint64_t gpa = Q35_SHADOW_BASE + piece * Q35_SHADOW_PIECE_SIZE;
 
-	*slot = (struct q35_slot){ .gpa = gpa, .size = Q35_SHADOW_PIECE_SIZE };
+	*slot = (struct q35_slot){.gpa = gpa, .size = Q35_SHADOW_PIECE_SIZE};
 	switch (b->shadow[piece]) {
 	case SHADOW_RAM:
 		slot->hva = b->ram + gpa;
@@ -215,8 +219,9 @@ static bool piece_backing(struct q35 *b, unsigned piece, struct q35_slot *slot)
 		return true;
 	case SHADOW_ROM:
 		slot->flags = ACCEL_MEM_READONLY;
-		slot->hva = gpa >= Q35_SHADOW_END - ISA_BIOS_SIZE ?
-				    firmware_top(b, Q35_SHADOW_END - gpa) : NULL;
+		slot->hva = gpa >= Q35_SHADOW_END - ISA_BIOS_SIZE
+				    ? firmware_top(b, Q35_SHADOW_END - gpa)
+				    : NULL;
 		return slot->hva != NULL;
 	}
 	return false;
@@ -233,8 +238,9 @@ static unsigned wanted_slots(struct q35 *b, struct q35_slot out[Q35_SHADOW_PIECE
 	unsigned n = 0;
 
 	if (b->smram_open)
-		out[n++] = (struct q35_slot){ .gpa = Q35_LOW_RAM_END, .size = Q35_VGA_SIZE,
-					      .hva = b->ram + Q35_LOW_RAM_END };
+		out[n++] = (struct q35_slot){.gpa = Q35_LOW_RAM_END,
+					     .size = Q35_VGA_SIZE,
+					     .hva = b->ram + Q35_LOW_RAM_END};
 	for (unsigned i = 0; i < Q35_SHADOW_PIECES; i++) {
 		struct q35_slot s, *last = n ? &out[n - 1] : NULL;
 

@@ -19,7 +19,7 @@
 static const struct {
 	uint16_t port;
 	uint8_t irq;
-} com_ports[Q35_SERIALS] = { { 0x3f8, 4 }, { 0x2f8, 3 }, { 0x3e8, 4 }, { 0x2e8, 3 } };
+} com_ports[Q35_SERIALS] = {{0x3f8, 4}, {0x2f8, 3}, {0x3e8, 4}, {0x2e8, 3}};
 
 static void build_e820(struct q35 *b)
 {
@@ -31,8 +31,8 @@ static void build_e820(struct q35 *b)
 	e820_add(map, b->accel->reserved_base, b->accel->reserved_size, E820_RESERVED);
 	if (!b->boot)
 		return;
-	/* Firmware makes these entries by itself. The last KiB below 640 KiB stays out of the way of
-	 * what looks for an EBDA. */
+	/* Firmware makes these entries by itself. The last KiB below 640 KiB stays out of the way
+	 * of what looks for an EBDA. */
 	e820_remove(map, Q35_LOW_RAM_END, Q35_SHADOW_END - Q35_LOW_RAM_END);
 	e820_add(map, Q35_LOW_RAM_END - KiB, KiB, E820_RESERVED);
 	e820_add(map, Q35_RSDP, Q35_SHADOW_END - Q35_RSDP, E820_RESERVED);
@@ -42,32 +42,28 @@ static void build_e820(struct q35 *b)
 static void acpi_add_override(struct acpi_config *a, uint8_t source, uint32_t gsi, uint16_t flags)
 {
 	a->overrides[a->override_count++] =
-		(struct acpi_irq_override){ .source = source, .gsi = gsi, .flags = flags };
+		(struct acpi_irq_override){.source = source, .gsi = gsi, .flags = flags};
 }
 
 /* What of the memory hole below 4 GiB the host bridge decodes: all but the ECAM. */
 static void acpi_mem_windows(struct q35 *b, struct acpi_range ecam)
 {
 	struct acpi_config *a = &b->acpi;
-	uint64_t base = MAX(b->ram_below_4g, b->ram_below_4g > Q35_ECAM_BASE ?
-						     Q35_PCI_HOLE_BASE :
-						     UINT64_C(0x80000000));
+	uint64_t base = MAX(b->ram_below_4g, UINT64_C(0x80000000));
 
 	a->mem_window_count = 0;
-	a->mem_windows[a->mem_window_count++] =
-		(struct acpi_range){ Q35_LOW_RAM_END, Q35_VGA_SIZE };
+	a->mem_windows[a->mem_window_count++] = (struct acpi_range){Q35_LOW_RAM_END, Q35_VGA_SIZE};
 	if (ecam.size && ecam.base < Q35_IOAPIC_BASE && ecam.base >= base) {
 		if (ecam.base > base)
 			a->mem_windows[a->mem_window_count++] =
-				(struct acpi_range){ base, ecam.base - base };
+				(struct acpi_range){base, ecam.base - base};
 		base = ecam.base + ecam.size;
 	}
 	if (base < Q35_IOAPIC_BASE)
-		a->mem_windows[a->mem_window_count++] =
-			(struct acpi_range){ base, Q35_IOAPIC_BASE - base };
-	a->mem_windows[a->mem_window_count++] = (struct acpi_range){
-		q35_pci64_base(b), q35_pci64_end(b) - q35_pci64_base(b)
-	};
+		a->mem_windows[a->mem_window_count++] = (struct acpi_range){base,
+									    Q35_IOAPIC_BASE - base};
+	a->mem_windows[a->mem_window_count++] =
+		(struct acpi_range){q35_pci64_base(b), q35_pci64_end(b) - q35_pci64_base(b)};
 }
 
 static uint32_t port_property(struct device *d, const char *name)
@@ -103,8 +99,8 @@ static void acpi_fill(struct q35 *b)
 
 	a->ecam = ecam;
 	a->bus_last = ecam.size ? ecam.size / MiB - 1 : 255;
-	a->io_windows[a->io_window_count++] = (struct acpi_range){ 0, 0xcf8 };
-	a->io_windows[a->io_window_count++] = (struct acpi_range){ 0xd00, 0x10000 - 0xd00 };
+	a->io_windows[a->io_window_count++] = (struct acpi_range){0, 0xcf8};
+	a->io_windows[a->io_window_count++] = (struct acpi_range){0xd00, 0x10000 - 0xd00};
 	acpi_mem_windows(b, ecam);
 
 	a->lpc_devfn = Q35_LPC_DEVFN;
@@ -117,7 +113,7 @@ static void acpi_fill(struct q35 *b)
 			a->pirq[slot][pin] = ich9_lpc_pirq(b->lpc, slot, pin);
 	for (unsigned i = 0; i < 8; i++)
 		a->pirq_gsi[i] = 16 + i;
-	static const uint8_t isa[] = { 5, 10, 11 };
+	static const uint8_t isa[] = {5, 10, 11};
 	memcpy(a->pirq_isa, isa, sizeof(isa));
 	a->pirq_isa_count = sizeof(isa);
 
@@ -128,7 +124,7 @@ static void acpi_fill(struct q35 *b)
 	a->mouse_irq = 12;
 	for (unsigned i = 0; i < Q35_SERIALS; i++)
 		if (b->config.serials[i].present)
-			a->uarts[i] = (struct acpi_uart){ com_ports[i].port, com_ports[i].irq };
+			a->uarts[i] = (struct acpi_uart){com_ports[i].port, com_ports[i].irq};
 	a->fw_cfg_port = 0x510;
 	a->fw_cfg_ports = FW_CFG_PORTS;
 	for (struct device *d = b->vm->devices; d; d = d->next)
@@ -157,8 +153,8 @@ static bool build_smbios(struct q35 *b, struct error **err)
 {
 	const struct q35_config *c = &b->config;
 	struct smbios_mem_range ranges[2] = {
-		{ 0, b->ram_below_4g },
-		{ Q35_4G, b->ram_above_4g },
+		{0, b->ram_below_4g},
+		{Q35_4G, b->ram_above_4g},
 	};
 	struct smbios_machine m = {
 		.name = "pc-q35",
@@ -184,10 +180,10 @@ void q35_tables_reset(struct q35 *b)
 	uint64_t extended = MIN(kib > 1024 ? kib - 1024 : 0, UINT64_C(65535));
 	uint64_t above_16m = b->ram_below_4g > 16 * MiB ? (b->ram_below_4g - 16 * MiB) / 65536 : 0;
 	uint64_t above_4g = b->ram_above_4g / 65536;
-	const char *order = c->boot_once && !b->started_once ? c->boot_once :
-			    c->boot_order		      ? c->boot_order :
-								"cad";
-	uint8_t device[3] = { 0 };
+	const char *order = c->boot_once && !b->started_once ? c->boot_once
+			    : c->boot_order		     ? c->boot_order
+							     : "cad";
+	uint8_t device[3] = {0};
 
 	above_16m = MIN(above_16m, UINT64_C(65535));
 	cmos_set(b->rtc, 0x14, 0x06); /* equipment: FPU, PS/2 mouse */
@@ -204,8 +200,11 @@ void q35_tables_reset(struct q35 *b)
 	cmos_set(b->rtc, 0x5d, above_4g >> 16);
 	cmos_set(b->rtc, 0x5f, c->cpus - 1);
 	for (unsigned i = 0; i < 3 && order[i]; i++)
-		device[i] = order[i] == 'a' ? 1 : order[i] == 'c' ? 2 : order[i] == 'd' ? 3 :
-			    order[i] == 'n' ? 4 : 0;
+		device[i] = order[i] == 'a'   ? 1
+			    : order[i] == 'c' ? 2
+			    : order[i] == 'd' ? 3
+			    : order[i] == 'n' ? 4
+					      : 0;
 	cmos_set(b->rtc, 0x3d, device[0] | device[1] << 4);
 	cmos_set(b->rtc, 0x38, device[2] << 4);
 	b->started_once = true;
@@ -222,8 +221,9 @@ static bool boot_entry_of(struct device *d, struct boot_entry *e)
 
 	if (!p)
 		return false;
-	*e = (struct boot_entry){ .bootindex = *(int32_t *)((char *)d + set->base + p->offset),
-				  .kind = BOOT_PCI, .label = device_label(d) };
+	*e = (struct boot_entry){.bootindex = *(int32_t *)((char *)d + set->base + p->offset),
+				 .kind = BOOT_PCI,
+				 .label = device_label(d)};
 	if (e->bootindex < 0)
 		return false;
 	if (!strncmp(d->desc->name, "virtio-blk", 10)) {
@@ -274,12 +274,13 @@ static void add_e820_file(struct q35 *b)
 }
 
 /* Items that do not depend on devices added later. */
-bool q35_tables_init(struct q35 *b, struct error **err)
+void q35_tables_init(struct q35 *b)
 {
-	/* Sleep states S0 to S5: present (bit 7) and the value for PM1_CNT. Only soft-off exists. */
-	static const uint8_t states[6] = { 0x80, 0, 0, 1, 2, 0x80 };
+	/* Sleep states S0 to S5: present (bit 7) and the value for PM1_CNT. Only soft-off exists.
+	 */
+	static const uint8_t states[6] = {0x80, 0, 0, 1, 2, 0x80};
 	/* SeaBIOS stays where nothing boots, instead of trying again after a minute. */
-	static const uint8_t fail_wait[4] = { 0xff, 0xff, 0xff, 0xff };
+	static const uint8_t fail_wait[4] = {0xff, 0xff, 0xff, 0xff};
 	const struct q35_config *c = &b->config;
 	uint32_t last_apic_id = b->apic_ids[c->cpus - 1];
 
@@ -300,12 +301,31 @@ bool q35_tables_init(struct q35 *b, struct error **err)
 		store_le16(wait, MIN(c->boot_menu_wait_ms, UINT64_C(65535)));
 		fw_cfg_add_blob(b->fw_cfg, "etc/boot-menu-wait", wait, sizeof(wait));
 	}
-	for (size_t i = 0; i < c->fw_cfg_count; i++)
+}
+
+/* After all that is the board's own, so that a name that is taken is refused. */
+static bool add_user_files(struct q35 *b, struct error **err)
+{
+	const struct q35_config *c = &b->config;
+
+	for (size_t i = 0; i < c->fw_cfg_count; i++) {
 		if (!fw_cfg_add_user(b->fw_cfg, c->fw_cfg[i], err)) {
-			error_prefix(err, "-fw_cfg: ");
+			error_prefix(err, "-fw_cfg %s: ", opts_peek(c->fw_cfg[i], "name"));
 			return false;
 		}
+	}
 	return true;
+}
+
+/* What firmware alone reads. */
+static bool add_firmware_files(struct q35 *b, struct error **err)
+{
+	fw_cfg_add_blob(b->fw_cfg, "etc/smbios/smbios-anchor", b->smbios.anchor,
+			b->smbios.anchor_len);
+	fw_cfg_add_blob(b->fw_cfg, "etc/smbios/smbios-tables", b->smbios.tables,
+			b->smbios.tables_len);
+	acpi_tables_to_fw_cfg(&b->tables, b->fw_cfg, acpi_refresh, b);
+	return add_boot_order(b, err);
 }
 
 bool q35_tables_complete(struct q35 *b, struct error **err)
@@ -317,17 +337,10 @@ bool q35_tables_complete(struct q35 *b, struct error **err)
 	if (genid)
 		vmgenid_connect(genid, ich9_lpc_pm(b->lpc), b->fw_cfg);
 	if (b->boot)
-		b->ecam = (struct acpi_range){ Q35_ECAM_BASE, Q35_ECAM_SIZE };
+		b->ecam = (struct acpi_range){Q35_ECAM_BASE, Q35_ECAM_SIZE};
 	acpi_fill(b);
 	acpi_tables_build(&b->tables, &b->acpi);
-	if (b->boot)
-		return true;
-	fw_cfg_add_blob(b->fw_cfg, "etc/smbios/smbios-anchor", b->smbios.anchor,
-			b->smbios.anchor_len);
-	fw_cfg_add_blob(b->fw_cfg, "etc/smbios/smbios-tables", b->smbios.tables,
-			b->smbios.tables_len);
-	acpi_tables_to_fw_cfg(&b->tables, b->fw_cfg, acpi_refresh, b);
-	return add_boot_order(b, err);
+	return (b->boot || add_firmware_files(b, err)) && add_user_files(b, err);
 }
 
 bool q35_tables_place(struct q35 *b, struct error **err)
@@ -339,8 +352,9 @@ bool q35_tables_place(struct q35 *b, struct error **err)
 
 	if (b->tables.len > end - Q35_ACPI_TABLES ||
 	    !acpi_tables_place(&b->tables, &b->vm->mem, Q35_RSDP, Q35_ACPI_TABLES, genid_gpa)) {
-		error_set(err, "the ACPI tables do not fit into guest memory: it has too little, or "
-			       "too many CPUs");
+		error_set(err,
+			  "the ACPI tables do not fit into guest memory: it has too little, or "
+			  "too many CPUs");
 		return false;
 	}
 	if (genid)

@@ -90,7 +90,7 @@ static char *read_file(const char *path, size_t *len, struct error **err)
 {
 	struct stat st;
 	char *buf = NULL;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0) {
 		error_set_errno(err, errno, "cannot open '%s'", path);
 		return NULL;

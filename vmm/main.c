@@ -225,10 +225,12 @@ static bool board_options(struct program *p, struct q35_config *q, char *rtc_dat
 						  "a flash unit needs a file");
 			return false;
 		}
-		q->pflash[d->index] = d->id;
+		q->pflash[d->index].drive = d->id;
+		q->pflash[d->index].from = d->from;
 	}
-	if (q->pflash[1] && !q->pflash[0]) {
-		error_set(err, "flash unit 1 is given without unit 0, which holds the firmware");
+	if (q->pflash[1].drive && !q->pflash[0].drive) {
+		error_set(err, "%s: flash unit 1 is given without unit 0, which holds the firmware",
+			  q->pflash[1].from);
 		return false;
 	}
 	return true;
@@ -290,6 +292,7 @@ static bool start(struct program *p, struct error **err)
 	    !open_accel(p, err) || !resources_open(&p->resources, &p->config, err) || !make_board(p, err) ||
 	    !add_devices(p, err) || !q35_complete(p->board, err) || !vcpus_start(&p->vm, err))
 		return false;
+	device_check_globals(&p->vm);
 	return lifecycle_ready(&p->lifecycle, err);
 }
 

@@ -72,10 +72,6 @@ bool fw_cfg_add_user(struct fw_cfg *fw, struct opts *opts, struct error **err)
 		error_set(err, "name too long (max. %d char)", FW_CFG_NAME_MAX);
 		return false;
 	}
-	if (strncmp(name, "opt/", 4))
-		log_warn("-fw_cfg name=%s: externally provided fw_cfg item names should be "
-			 "prefixed with \"opt/\"",
-			 name);
 	if (path) {
 		if (!load(path, &data, &file.len, err))
 			return false;
@@ -88,5 +84,9 @@ bool fw_cfg_add_user(struct fw_cfg *fw, struct opts *opts, struct error **err)
 		free(data);
 		return false;
 	}
+	if (strncmp(name, "opt/", 4))
+		log_warn("-fw_cfg name=%s: externally provided fw_cfg item names should be "
+			 "prefixed with \"opt/\"",
+			 name);
 	return true;
 }

@@ -285,7 +285,7 @@ static void add_flash(struct machine *m, unsigned unit, uint64_t size)
 		fail_msg("%s", error_message(err));
 	opts_free(&opts);
 	close(fd);
-	m->config.pflash[unit] = ids[unit];
+	m->config.pflash[unit].drive = m->config.pflash[unit].from = ids[unit];
 }
 
 static bool build(struct machine *m, struct error **err)
@@ -515,7 +515,7 @@ static void test_flash_limits(void **state)
 
 	machine_init(&m);
 	add_flash(&m, 0, 65536 + 512);
-	refused(&m, "multiple of 4096");
+	refused(&m, "flash0: a flash image must have a multiple of 4096");
 	machine_destroy(&m);
 }
 

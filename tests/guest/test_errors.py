@@ -41,6 +41,7 @@ def refused(*args, wrapper=(), program=VMM):
     ("-boot x", "not a boot device"),
     ("-rtc base=yesterday", "base is utc"),
     ("-uuid 1", "not a UUID"),
+    ("-serial tcp:localhost:99999,server=on,wait=off", "65535"),
     ("-object iothraed,id=a", "did you mean 'iothread'?"),
     ("-serial flie:x", "unknown back end"),
     ("-d bogus", "no log item"),
@@ -87,9 +88,17 @@ def test_on_the_command_line(args, said):
     ("-bios /nonexistent/x", "No such file or directory"),
     ("-bios /etc/passwd", "not a firmware image"),
     ("-m 512K", "at least 1 MiB"),
-    ("-m 60T", "address bits"),
+    ("-cpu host,phys-bits=40 -m 60T", "40 address bits"),
     ("-fw_cfg name=opt/a,file=/nonexistent/x", "-fw_cfg"),
+    ("-fw_cfg name=etc/e820,string=a", "-fw_cfg etc/e820: duplicate"),
+    ("-fw_cfg name=etc/acpi/tables,string=a", "-fw_cfg etc/acpi/tables: duplicate"),
     ("-smbios file=/nonexistent/x", "cannot open"),
+    ("-smbios file=FIFO", "not a regular file"),
+    ("-bios FIFO", "not a firmware image"),
+    ("-chardev null,id=a -serial chardev:a -serial chardev:a", "-serial chardev:a: chardev 'a' is in use"),
+    ("-global virtio-rng-pci.max-bytes=x -device virtio-rng-pci",
+     "-global virtio-rng-pci.max-bytes=x: "),
+    ("-global ICH9-LPC.nosuch=1", "-global ICH9-LPC.nosuch=1: "),
     ("-cloud-init user-data=/nonexistent/x", "No such file or directory"),
     ("-serial unix:/nonexistent/x,server=on,wait=off", "cannot listen"),
     ("-serial file:/nonexistent/x", "No such file or directory"),
@@ -98,7 +107,10 @@ def test_on_the_command_line(args, said):
     ("-cpu haswall", "haswall"),
     ("-cpu host,+avxx", "did you mean 'avx'?"),
 ])
-def test_with_what_is_named(args, said):
+def test_with_what_is_named(args, said, tmp_path):
+    if "FIFO" in args:
+        os.mkfifo(tmp_path / "fifo")
+        args = args.replace("FIFO", str(tmp_path / "fifo"))
     if "-cpu" not in args:
         args = "-cpu host " + args
     assert said in refused(*args.split())

@@ -217,12 +217,18 @@ static bool unix_address(struct socket_chardev *s, const char *path, struct erro
 static bool tcp_address(struct socket_chardev *s, const char *host, const char *port,
 			struct error **err)
 {
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
-				  .ai_flags = s->server ? AI_PASSIVE : 0 };
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
+				 .ai_flags = s->server ? AI_PASSIVE : 0};
 	struct addrinfo *list;
 	bool v6 = strchr(host, ':');
 	int ret;
 
+	/* The resolver would take a number modulo 65536. */
+	if (port[strspn(port, "0123456789")] == '\0' &&
+	    (strlen(port) > 5 || strtoul(port, NULL, 10) > UINT16_MAX)) {
+		error_set(err, "port %s: there are 65535 of them", port);
+		return false;
+	}
 	if (s->server && !*host)
 		hints.ai_family = AF_INET;
 	ret = getaddrinfo(*host ? host : NULL, port, &hints, &list);
@@ -366,7 +372,7 @@ static struct chardev *socket_create(struct chardevs *set, const char *id, struc
 				     struct error **err)
 {
 	struct socket_chardev *s = xcalloc(1, sizeof(*s));
-	struct socket_options o = { 0 };
+	struct socket_options o = {0};
 	bool ok;
 
 	stream_init(&s->stream, set->loop, &socket_ops, socket_closed);
@@ -392,8 +398,8 @@ static char *socket_filename(const struct chardev *c)
 	return xasprintf("%s%s", c->open ? "" : "disconnected:", s->label);
 }
 
-static const char *const socket_keys[] = { "path",    "host",	"port",	     "server", "wait",
-					   "nodelay", "telnet", "reconnect", NULL };
+static const char *const socket_keys[] = {"path",    "host",   "port",	    "server", "wait",
+					  "nodelay", "telnet", "reconnect", NULL};
 
 const struct chardev_backend chardev_backend_socket = {
 	.name = "socket",

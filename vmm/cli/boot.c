@@ -7,7 +7,6 @@
 
 #include <string.h>
 
-#include "vmm/core/log.h"
 #include "vmm/core/util.h"
 
 #define FW_CFG_NAME_MAX 55 /* 56 bytes with its end, in the directory of files */
@@ -64,8 +63,6 @@ CLI_HANDLER(cli_opt_fw_cfg)
 			return false;
 		}
 	}
-	if (strncmp(name, "opt/", 4))
-		log_warn("-fw_cfg %s: names outside opt/ belong to the firmware", name);
 	return true;
 }
 

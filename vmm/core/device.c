@@ -5,34 +5,59 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vmm/core/log.h"
 #include "vmm/core/util.h"
 #include "vmm/core/vm.h"
+
+/* Whether a name on the command line means this kind of device. */
+static bool is_named(const struct device_desc *desc, const char *name, size_t len)
+{
+	return (!strncmp(desc->name, name, len) && !desc->name[len]) ||
+	       (desc->alias && !strncmp(desc->alias, name, len) && !desc->alias[len]);
+}
 
 const struct device_desc *device_desc_find(const struct vm *vm, const char *name)
 {
 	const struct device_desc *const *d = vm->device_table;
 
 	for (; d && *d; d++)
-		if (!strcmp((*d)->name, name) || ((*d)->alias && !strcmp((*d)->alias, name)))
+		if (is_named(*d, name, strlen(name)))
 			return *d;
 	return NULL;
 }
 
+/* The first that cannot be had is told by device_realize(). */
 static void apply_globals(struct device *dev)
 {
 	struct opts *globals = &dev->vm->globals;
 
 	for (size_t i = 0; i < globals->count; i++) {
 		struct opt *o = &globals->items[i];
-		const char *dot = strchr(o->key, '.');
+		size_t len = strcspn(o->key, ".");
+		struct error **err = &dev->global_error;
 
-		/* Checked when they were parsed. */
-		if (dot && !strncmp(o->key, dev->desc->name, dot - o->key) &&
-		    dev->desc->name[dot - o->key] == '\0') {
-			o->used = true;
-			prop_assign(dev->desc->props, dev, dot + 1, o->value, &dev->vm->resolver,
-				    NULL);
-		}
+		if (!o->key[len] || !is_named(dev->desc, o->key, len))
+			continue;
+		o->used = true;
+		if (!*err && !device_set(dev, o->key + len + 1, o->value, err))
+			error_prefix(err, "-global %s=%s: ", o->key, o->value);
+	}
+}
+
+void device_check_globals(const struct vm *vm)
+{
+	for (size_t i = 0; i < vm->globals.count; i++) {
+		const struct opt *o = &vm->globals.items[i];
+		const struct device_desc *const *d = vm->device_table;
+		size_t len = strcspn(o->key, ".");
+
+		while (d && *d && !is_named(*d, o->key, len))
+			d++;
+		if (!d || !*d)
+			log_warn("-global %s=%s: there is no device '%.*s'", o->key, o->value,
+				 (int)len, o->key);
+		else if (!o->used && !(*d)->hotpluggable)
+			log_warn("-global %s=%s: no such device is in use", o->key, o->value);
 	}
 }
 
@@ -64,6 +89,11 @@ bool device_realize(struct device *dev, struct bus *bus, struct error **err)
 {
 	struct device **p;
 
+	if (dev->global_error) {
+		error_propagate(err, dev->global_error);
+		dev->global_error = NULL;
+		return false;
+	}
 	if (bus && bus->attach && !bus->attach(bus, dev, err))
 		return false;
 	dev->bus = bus;
@@ -124,7 +154,7 @@ void device_unplugged(struct device *dev)
 	device_hold(vm);
 	device_free(dev);
 	device_release(vm);
-	vm_send_event(vm, &(struct vm_event){ .kind = VM_EVENT_DEVICE_DELETED, .device = id });
+	vm_send_event(vm, &(struct vm_event){.kind = VM_EVENT_DEVICE_DELETED, .device = id});
 	free(id);
 }
 
@@ -189,6 +219,7 @@ void device_free(struct device *dev)
 	if (dev->desc->destroy)
 		dev->desc->destroy(dev);
 	prop_release(dev->desc->props, dev);
+	error_free(dev->global_error);
 	free(dev->id);
 	free(dev);
 }
@@ -215,8 +246,7 @@ static void unknown_device(const struct vm *vm, const char *name, struct error *
 	}
 	nearest = nearest_name(name, names, count);
 	error_set(err, "'%s' is not a valid device model name%s%s%s", name,
-		  nearest ? " (did you mean '" : "", nearest ? nearest : "",
-		  nearest ? "'?)" : "");
+		  nearest ? " (did you mean '" : "", nearest ? nearest : "", nearest ? "'?)" : "");
 }
 
 static bool choose_bus(struct vm *vm, const struct device_desc *desc, const char *name,

@@ -72,6 +72,7 @@ struct device {
 	bool realized;
 	bool hotplugged;
 	bool unplug_pending;
+	struct error *global_error; /* of a -global that could not be set; device_realize() fails */
 	bool unplug_due; /* let go while devices were held */
 	struct device *next_on_bus;
 	struct device *next; /* in vm->devices, in order of realization */
@@ -97,6 +98,8 @@ void device_free(struct device *dev);
 /* "NAME,id=,bus=,prop=...": finds the descriptor and the bus (bus= or the first of the right type
  * with room), makes, sets, realizes. Unknown names are answered with the nearest known one. */
 struct device *device_add(struct vm *vm, struct opts *opts, struct error **err);
+/* Once all devices are there: warns of each -global that nothing has taken or could take. */
+void device_check_globals(const struct vm *vm);
 const struct device_desc *device_desc_find(const struct vm *vm, const char *name);
 struct device *device_find(const struct vm *vm, const char *id);
 /* id, or "NAME at ADDRESS", for messages; valid as long as the device. */

@@ -120,6 +120,14 @@ void error_free(struct error *err)
 	free(err);
 }
 
+void error_propagate(struct error **err, struct error *from)
+{
+	if (err)
+		*err = from;
+	else
+		error_free(from);
+}
+
 void error_report(struct error *err)
 {
 	log_error("%s", err->message);

@@ -34,6 +34,8 @@ void error_set_errno(struct error **err, int errnum, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 /* Puts text in front of an error that was set ("-drive file=x: "); nothing if *err is NULL. */
 void error_prefix(struct error **err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Hands on an error that lay somewhere; frees it where nobody asks for one. */
+void error_propagate(struct error **err, struct error *from);
 
 const char *error_message(const struct error *err);
 enum error_class error_class(const struct error *err);
