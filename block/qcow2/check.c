@@ -183,45 +183,38 @@ static int walk_l1(struct check *c, const uint64_t *l1, uint64_t entries, bool a
 	return 0;
 }
 
-/* The snapshot table ("Snapshots" in the format's document), and what each snapshot holds. */
+/* The table of snapshots, and what each of them holds. */
 static int walk_snapshots(struct check *c)
 {
 	struct qcow2 *s = c->s;
-	uint64_t at = s->h.snapshots_offset;
 	int ret = 0;
 
-	for (uint32_t i = 0; i < s->h.snapshots && !ret; i++) {
-		uint8_t head[40];
-		uint64_t l1_offset, bytes, *l1;
-		uint32_t entries;
+	if (s->snapshots.bad) {
+		say(c, "ERROR snapshot table is invalid");
+		c->r->corruptions++;
+		return 0;
+	}
+	for (unsigned i = 0; i < s->snapshots.count && !ret; i++) {
+		const struct qsnapshot *sn = &s->snapshots.more[i];
+		uint64_t bytes = sn->l1_size * UINT64_C(8), *l1;
 
-		ret = block_pread(s->file, at, head, sizeof(head));
-		if (ret)
-			break;
-		l1_offset = load_be64(head);
-		entries = load_be32(head + 8);
-		at += ALIGN_UP(sizeof(head) + load_be32(head + 36) + UINT64_C(0) +
-				       load_be16(head + 12) + load_be16(head + 14),
-			       8);
-		bytes = entries * UINT64_C(8);
-		if (!IS_ALIGNED(l1_offset, s->cluster_size) || bytes > QCOW2_MAX_L1_BYTES ||
-		    !range_inside(l1_offset, bytes, c->clusters << s->cluster_bits) ||
-		    at - s->h.snapshots_offset > UINT64_C(64) << 20) {
-			say(c, "ERROR snapshot %u: L1 table is invalid", i);
+		if (!IS_ALIGNED(sn->l1_offset, s->cluster_size) || bytes > QCOW2_MAX_L1_BYTES ||
+		    !range_inside(sn->l1_offset, bytes, c->clusters << s->cluster_bits)) {
+			say(c, "ERROR snapshot %u (%s): L1 table is invalid", i,
+			    s->snapshots.pub[i].name);
 			c->r->corruptions++;
-			break;
+			continue;
 		}
-		reference(c, l1_offset, bytes);
+		reference(c, sn->l1_offset, bytes);
 		l1 = malloc(MAX(bytes, UINT64_C(8)));
-		ret = !l1 ? -ENOMEM : bytes ? block_pread(s->file, l1_offset, l1, bytes) : 0;
-		for (uint32_t k = 0; k < entries && !ret; k++)
+		ret = !l1 ? -ENOMEM : bytes ? block_pread(s->file, sn->l1_offset, l1, bytes) : 0;
+		for (uint32_t k = 0; k < sn->l1_size && !ret; k++)
 			l1[k] = be64toh(l1[k]);
 		if (!ret)
-			ret = walk_l1(c, l1, entries, false);
+			ret = walk_l1(c, l1, sn->l1_size, false);
 		free(l1);
 	}
-	if (!ret && s->h.snapshots)
-		reference(c, s->h.snapshots_offset, at - s->h.snapshots_offset);
+	reference(c, s->h.snapshots_offset, s->snapshots.bytes);
 	return ret;
 }
 
@@ -395,7 +388,10 @@ static int rebuild(struct check *c)
 	return ret;
 }
 
-/* COPIED is set exactly where the refcount is 1. With fix, by the references; else by the disk. */
+/*
+ * COPIED is set exactly where the refcount is 1. With fix, by the references; else by the disk: but
+ * where one reference is counted too often the flag is right, and the leak is reported.
+ */
 static bool copied_wrong(struct check *c, uint64_t *entry, uint64_t offset, bool fix,
 			 const char *what)
 {
@@ -407,7 +403,8 @@ static bool copied_wrong(struct check *c, uint64_t *entry, uint64_t offset, bool
 		count = c->refs[cluster];
 	else if (disk_refcount(c, cluster, &count))
 		return false;
-	if ((count == 1) == !!(*entry & ENTRY_COPIED))
+	if ((count == 1) == !!(*entry & ENTRY_COPIED) ||
+	    ((*entry & ENTRY_COPIED) && count > 1 && c->refs[cluster] == 1))
 		return false;
 	if (!fix) {
 		say(c, "ERROR OFLAG_COPIED %s: entry=%llx refcount=%llu", what,

@@ -70,8 +70,8 @@ bool qcow2_header_parse(struct qcow2_header *h, const uint8_t *buf, size_t len, 
 	h->l1_offset = load_be64(buf + QCOW2_OFF_L1);
 	h->reftable_offset = load_be64(buf + QCOW2_OFF_REFTABLE);
 	h->reftable_clusters = load_be32(buf + QCOW2_OFF_REFTABLE_CLUSTERS);
-	h->snapshots = load_be32(buf + 60);
-	h->snapshots_offset = load_be64(buf + 64);
+	h->snapshots = load_be32(buf + QCOW2_OFF_SNAPSHOTS);
+	h->snapshots_offset = load_be64(buf + QCOW2_OFF_SNAPSHOT_TABLE);
 	h->refcount_order = 4;
 	h->header_length = QCOW2_V2_HEADER;
 	if (h->version != 2 && h->version != 3) {

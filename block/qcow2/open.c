@@ -12,6 +12,7 @@
 #include "block/create.h"
 #include "block/qcow2/check.h"
 #include "block/qcow2/request.h"
+#include "block/qcow2/snapshot.h"
 #include "vmm/core/log.h"
 
 enum { L2_CACHE_MAX = 32 << 20, REFCOUNT_CACHE = 256 << 10, BUF_BYTES = 4 << 20 };
@@ -258,6 +259,14 @@ static bool qcow2_open(struct block_node *node, const struct block_open *how, st
 	    !opts_get_bool(opts, "pass-discard-request", &s->pass_discard, err) ||
 	    !qcow2_inflate_init(s, err) || !init_state(s, err))
 		return false;
+	if (qcow2_snapshots_read(s, err)) {
+		if (!(how->flags & BLOCK_OPEN_CHECK))
+			return false;
+		s->snapshots.bad = true;
+		error_free(err ? *err : NULL);
+		if (err)
+			*err = NULL;
+	}
 	node->length = ALIGN_DOWN(s->h.size, 512);
 	node->limits = node->file->limits;
 	node->limits.request_alignment = 1;
@@ -303,6 +312,7 @@ static void qcow2_close(struct block_node *node)
 	free(s->l1_dirty);
 	free(s->reftable);
 	free(s->reftable_dirty);
+	qcow2_snapshots_free(s);
 	s->opened = false;
 }
 
@@ -403,4 +413,5 @@ const struct block_driver block_qcow2 = {
 	.status = qcow2_status,
 	.create = block_create_qcow2,
 	.create_options = block_qcow2_create_options,
+	.snapshots = &qcow2_snapshot_ops,
 };

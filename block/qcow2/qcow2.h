@@ -12,6 +12,7 @@
  *   commit.c    writing metadata back in order; giving clusters back
  *   compress.c  compressed clusters
  *   check.c     finding and repairing leaks and corruptions
+ *   counts.c    refcounts in bulk; snapshot.c, snapshot_table.c: snapshots
  *   create.c    new images; resize.c: growing and shrinking
  *
  * Why no byte is lost
@@ -42,6 +43,11 @@
  *  5. When a step fails, nothing is taken back that may have reached the disk: entries stay dirty
  *     and are written again by the next commit; lists stay; what was allocated in vain goes to the
  *     list. A failed sync makes all later ones fail (file.c).
+ *  6. Snapshots are taken, applied and deleted while nothing else goes on and nothing is dirty, by
+ * the same rules in bulk: counts go up, sync; COPIED flags go off, sync; the header's sector
+ * switches to the other table of snapshots, L1 table or size at once, sync; counts go down. COPIED
+ * means that its cluster may be written in place, so it may be off where it could be on, never the
+ * reverse. The dirty bit (version 3) stands around all that, so that leaks and flags are mended.
  * A flush is a commit, or the mere sync of the file if no metadata is dirty. Sector-sized writes
  * are atomic; entries (1 to 8 bytes, aligned) never straddle one, and the header's fields that
  * change lie in its first 512 bytes.
@@ -54,6 +60,7 @@
 
 #include "block/driver.h"
 #include "block/qcow2/header.h"
+#include "block/snapshot.h"
 #include "block/wait.h"
 
 #define L2_COMPRESSED	  (UINT64_C(1) << 62)
@@ -129,6 +136,22 @@ struct qbuf {
 	uint8_t *data;
 };
 
+/* What the format keeps of a snapshot beside struct block_snapshot. */
+struct qsnapshot {
+	uint64_t l1_offset;
+	uint32_t l1_size; /* entries; neither is checked before use */
+	uint32_t extra_len;
+	uint8_t *extra; /* of later versions of the format; kept */
+};
+
+struct qsnapshots {
+	unsigned count;
+	struct block_snapshot *pub;
+	struct qsnapshot *more;
+	uint64_t bytes; /* of the table in the file */
+	bool bad;	/* opened for a check: the table cannot be read */
+};
+
 struct qcow2 {
 	struct block_node *node, *file;
 	struct qcow2_header h;
@@ -148,6 +171,7 @@ struct qcow2 {
 	uint8_t *reftable_dirty;
 	bool any_l1_dirty, any_reftable_dirty;
 	struct qcache l2, refcounts;
+	struct qsnapshots snapshots;
 
 	uint64_t free_hint; /* cluster; none below is free */
 	uint64_t fresh;	    /* bytes from here on were never written, and read as zero */
@@ -277,6 +301,8 @@ void qcow2_file_io(struct qcow2 *s, struct block_req *req, enum block_op op, uin
 		   struct iovec *iov, void *buf, uint64_t bytes);
 
 /* resize.c */
+/* Clusters side by side; waits. */
+int qcow2_alloc_now(struct qcow2 *s, uint64_t clusters, uint64_t *host);
 int qcow2_truncate(struct block_node *node, uint64_t bytes, struct error **err);
 
 static inline uint64_t qcow2_cluster_start(const struct qcow2 *s, uint64_t offset)

@@ -20,8 +20,8 @@ static void alloc_wake(struct waiter *w)
 	container_of(w, struct alloc_wait, waiter)->woken = true;
 }
 
-/* One cluster right behind the last one of the run, or anywhere for the first. */
-static int alloc_run(struct qcow2 *s, uint64_t clusters, uint64_t *host)
+/* Each piece right behind the last one, or all over again. */
+int qcow2_alloc_now(struct qcow2 *s, uint64_t clusters, uint64_t *host)
 {
 	uint64_t have = 0, got, at;
 
@@ -59,7 +59,7 @@ static int move_l1(struct qcow2 *s, uint64_t entries, uint64_t size)
 	int ret = table && disk && dirty ? 0 : -ENOMEM;
 
 	if (!ret)
-		ret = alloc_run(s, bytes >> s->cluster_bits, &host);
+		ret = qcow2_alloc_now(s, bytes >> s->cluster_bits, &host);
 	/* Refcounts and L2 tables first; the old L1 table then has all there is. */
 	if (!ret)
 		ret = qcow2_commit_sync(s);
