@@ -7,10 +7,12 @@
  * and parks. What it is asked for lies under one lock, a leaf: devices may kick while they hold
  * their own. A kick is skipped for a thread that is parked; both are decided under the lock.
  */
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "accel/accel.h"
 #include "vmm/core/log.h"
@@ -218,6 +220,40 @@ static void ask(struct vcpu *v)
 	kick(v);
 }
 
+/*
+ * Lock held; dropped meanwhile. A register handler may stand on a vCPU's thread until the main loop
+ * has done something for it (the reset of a virtio device); the main thread, which is here, does it.
+ */
+static void await(struct vcpus *s, bool (*reached)(const struct vcpu *v), const struct vcpu *v)
+{
+	while (!reached(v)) {
+		struct timespec until;
+
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_nsec += NSEC_PER_MSEC;
+		if (until.tv_nsec >= NSEC_PER_SEC) {
+			until.tv_nsec -= NSEC_PER_SEC;
+			until.tv_sec++;
+		}
+		if (pthread_cond_clockwait(&s->parked, &s->lock, CLOCK_MONOTONIC, &until) !=
+		    ETIMEDOUT)
+			continue;
+		pthread_mutex_unlock(&s->lock);
+		notifier_fire(&s->accel->vm->vcpus_awaited, NULL);
+		pthread_mutex_lock(&s->lock);
+	}
+}
+
+static bool is_parked(const struct vcpu *v)
+{
+	return atomic_load(&v->paused);
+}
+
+static bool has_no_call(const struct vcpu *v)
+{
+	return !v->call_fn;
+}
+
 static void pause_all(struct vm *vm)
 {
 	struct vcpus *s = vcpus_of(vm);
@@ -229,8 +265,7 @@ static void pause_all(struct vm *vm)
 	for (unsigned i = 0; i < s->count; i++)
 		ask(s->cpu[i]);
 	for (unsigned i = 0; i < s->count; i++)
-		while (!atomic_load(&s->cpu[i]->paused))
-			pthread_cond_wait(&s->parked, &s->lock);
+		await(s, is_parked, s->cpu[i]);
 	pthread_mutex_unlock(&s->lock);
 	if (was_running)
 		s->accel->ops->pause(s->accel);
@@ -415,7 +450,6 @@ void vcpu_call(struct vcpu *v, void (*fn)(struct vcpu *v, void *opaque), void *o
 	v->call_opaque = opaque;
 	v->call_fn = fn;
 	ask(v);
-	while (v->call_fn)
-		pthread_cond_wait(&s->parked, &s->lock);
+	await(s, has_no_call, v);
 	pthread_mutex_unlock(&s->lock);
 }

@@ -300,6 +300,20 @@ static void state_changed(struct notifier *n, void *data)
 	evloop_call(vdev->loop, follow_run_state, vdev);
 }
 
+/* A vCPU may stand in wait_reset() while the main loop waits for that vCPU. What has requests in
+ * flight still needs the loop itself, and the vCPU gives up waiting some time. */
+static void vcpus_awaited(struct notifier *n, void *data)
+{
+	struct virtio_device *vdev = container_of(n, struct virtio_device, vcpus_awaited);
+	bool resetting;
+
+	pthread_mutex_lock(&vdev->lock);
+	resetting = vdev->phase == VIRTIO_RESETTING;
+	pthread_mutex_unlock(&vdev->lock);
+	if (resetting && evloop_is_mine(vdev->loop))
+		begin_reset(vdev);
+}
+
 /* ---- life ---- */
 
 static uint64_t common_features(const struct virtio_device *vdev)
@@ -411,12 +425,15 @@ bool virtio_init(struct virtio_device *vdev, const struct virtio_ops *ops, struc
 	pthread_condattr_destroy(&attr);
 	vdev->state_changed.fn = state_changed;
 	notifier_add(&vm->state_changed, &vdev->state_changed);
+	vdev->vcpus_awaited.fn = vcpus_awaited;
+	notifier_add(&vm->vcpus_awaited, &vdev->vcpus_awaited);
 	return true;
 }
 
 void virtio_exit(struct virtio_device *vdev)
 {
 	virtio_close(vdev);
+	notifier_remove(&vdev->vm->vcpus_awaited, &vdev->vcpus_awaited);
 	notifier_remove(&vdev->vm->state_changed, &vdev->state_changed);
 	evloop_call(vdev->loop, detach_loop, vdev);
 	free_queues(vdev);

@@ -140,7 +140,7 @@ struct virtio_device {
 	struct ev_work sync_work;
 	struct ev_hook hook;
 
-	struct notifier state_changed;
+	struct notifier state_changed, vcpus_awaited;
 	struct log_ratelimit guest_errors;
 };
 

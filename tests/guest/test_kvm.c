@@ -870,6 +870,70 @@ static void test_request_stops(void **state)
 	guest_destroy(&g);
 }
 
+struct waiting_device {
+	struct guest *g;
+	struct notifier awaited;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool inside, served;
+};
+
+static void wait_for_main(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+	struct waiting_device *d = opaque;
+
+	pthread_mutex_lock(&d->lock);
+	d->inside = true;
+	while (!d->served)
+		pthread_cond_wait(&d->cond, &d->lock);
+	pthread_mutex_unlock(&d->lock);
+}
+
+static void serve_waiting(struct notifier *n, void *data)
+{
+	struct waiting_device *d = container_of(n, struct waiting_device, awaited);
+
+	pthread_mutex_lock(&d->lock);
+	d->served = true;
+	pthread_cond_signal(&d->cond);
+	pthread_mutex_unlock(&d->lock);
+}
+
+/* A pause comes to its end although a register handler waits for the main thread. */
+static void test_pause_serves_handlers(void **state)
+{
+	static const struct io_ops ops = { .write = wait_for_main };
+	struct waiting_device d = { .awaited = { .fn = serve_waiting },
+				    .lock = PTHREAD_MUTEX_INITIALIZER,
+				    .cond = PTHREAD_COND_INITIALIZER };
+	struct io_region region = {
+		.base = 0x640, .size = 1, .ops = &ops, .opaque = &d, .name = "waiting"
+	};
+	bool inside = false;
+	struct guest g;
+
+	need_kvm();
+	guest_create(&g, &(struct guest_config){ CODE(requests), .cpus = 1 });
+	assert_true(io_bus_add(&g.vm.pio, &region, NULL));
+	notifier_add(&g.vm.vcpus_awaited, &d.awaited);
+	vm_start(&g.vm);
+	while (!inside) {
+		evloop_run_once(g.loop, NSEC_PER_MSEC);
+		pthread_mutex_lock(&d.lock);
+		inside = d.inside;
+		pthread_mutex_unlock(&d.lock);
+	}
+	assert_false(d.served);
+	vm_stop(&g.vm, RUN_STATE_PAUSED);
+	assert_true(d.served);
+	/* The access that waited was made once. */
+	assert_int_equal(data32(&g, 0), 1);
+	vm_start(&g.vm);
+	assert_true(guest_run(&g));
+	assert_int_equal(data32(&g, 0), 3);
+	guest_destroy(&g);
+}
+
 static void test_readonly(void **state)
 {
 	struct guest g;
@@ -1172,6 +1236,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_pause_completes_io),
 		cmocka_unit_test(test_storm),
 		cmocka_unit_test(test_request_stops),
+		cmocka_unit_test(test_pause_serves_handlers),
 		cmocka_unit_test(test_readonly),
 		cmocka_unit_test(test_dirty_log),
 		cmocka_unit_test(test_slot_rules),

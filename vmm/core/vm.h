@@ -128,6 +128,9 @@ struct vm {
 	struct notifier_list state_changed; /* data: const enum run_state *, the new one */
 	struct notifier_list reset;	    /* the board and what is not a device; data: NULL */
 	struct notifier_list powerdown;	    /* the ACPI power button; data: NULL */
+	/* While the main thread waits for vCPUs to leave the guest, which must not wait for it
+	 * meanwhile: serves what register handlers may wait for; data: NULL */
+	struct notifier_list vcpus_awaited;
 	struct notifier_list ready;	    /* before the first instruction, all devices there */
 
 	bool no_reboot;	  /* -no-reboot, -action reboot=shutdown */
