@@ -126,9 +126,8 @@ static void warn_bits(const char *what, enum cpu_word w, uint32_t bits)
 		if (!(bits & 1u << bit))
 			continue;
 		const char *name = d->names[bit];
-		log_warn("%s: CPUID.%02XH:%s%s%.*s [bit %d]", what, d->leaf,
-			 cpu_register_name(d->reg), name ? "." : "",
-			 name ? cpu_feature_name_len(name) : 0, name ? name : "", bit);
+		log_warn("%s: CPUID.%02XH:%s%s%s [bit %d]", what, d->leaf,
+			 cpu_register_name(d->reg), name ? "." : "", name ? name : "", bit);
 	}
 }
 

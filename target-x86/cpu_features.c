@@ -8,7 +8,7 @@
  */
 #include "target-x86/cpu_features.h"
 
-#include <string.h>
+#include "vmm/core/util.h"
 
 const struct cpu_word_desc cpu_words[CPU_WORDS] = {
 	[CW_1_EDX] = {
@@ -24,10 +24,10 @@ const struct cpu_word_desc cpu_words[CPU_WORDS] = {
 	[CW_1_ECX] = {
 		.leaf = 1, .reg = CPU_ECX,
 		.names = {
-			"pni|sse3", "pclmulqdq|pclmuldq", "dtes64", "monitor",
+			"pni", "pclmulqdq", "dtes64", "monitor",
 			"ds-cpl", "vmx", "smx", "est",
 			"tm2", "ssse3", "cid", NULL, "fma", "cx16", "xtpr", "pdcm",
-			NULL, "pcid", "dca", "sse4.1|sse4-1", "sse4.2|sse4-2", "x2apic", "movbe",
+			NULL, "pcid", "dca", "sse4.1", "sse4.2", "x2apic", "movbe",
 			"popcnt",
 			"tsc-deadline", "aes", "xsave", NULL, "avx", "f16c", "rdrand", "hypervisor",
 		},
@@ -115,9 +115,9 @@ const struct cpu_word_desc cpu_words[CPU_WORDS] = {
 	[CW_80000001_EDX] = {
 		.leaf = 0x80000001, .reg = CPU_EDX,
 		.names = {
-			[11] = "syscall", [19] = "mp", [20] = "nx|xd", [22] = "mmxext",
-			[25] = "fxsr-opt|ffxsr", [26] = "pdpe1gb", [27] = "rdtscp",
-			[29] = "lm|i64", [30] = "3dnowext", [31] = "3dnow",
+			[11] = "syscall", [19] = "mp", [20] = "nx", [22] = "mmxext",
+			[25] = "fxsr-opt", [26] = "pdpe1gb", [27] = "rdtscp",
+			[29] = "lm", [30] = "3dnowext", [31] = "3dnow",
 		},
 		.not_automatic = 1u << 19,
 	},
@@ -154,7 +154,7 @@ const struct cpu_word_desc cpu_words[CPU_WORDS] = {
 	[CW_8000000A_EDX] = {
 		.leaf = 0x8000000a, .reg = CPU_EDX,
 		.names = {
-			"npt", "lbrv", "svm-lock", "nrip-save|nripsave", "tsc-scale", "vmcb-clean",
+			"npt", "lbrv", "svm-lock", "nrip-save", "tsc-scale", "vmcb-clean",
 			"flushbyasid", "decodeassists",
 			NULL, NULL, "pause-filter", NULL, "pfthreshold", "avic", NULL,
 			"v-vmsave-vmload",
@@ -170,51 +170,47 @@ const struct cpu_word_desc cpu_words[CPU_WORDS] = {
 	},
 };
 
-bool cpu_name_equal(const char *a, size_t a_len, const char *b)
+/* Other names of features. */
+static const struct {
+	const char *alias, *name;
+} aliases[] = {
+	{"sse3", "pni"},
+	{"pclmuldq", "pclmulqdq"},
+	{"sse4-1", "sse4.1"},
+	{"sse4-2", "sse4.2"},
+	{"xd", "nx"},
+	{"ffxsr", "fxsr-opt"},
+	{"i64", "lm"},
+	{"nripsave", "nrip-save"},
+};
+
+static char hyphen(char c)
 {
-	size_t i = 0;
-	for (; i < a_len && b[i]; i++) {
-		char ca = a[i] == '_' ? '-' : a[i], cb = b[i] == '_' ? '-' : b[i];
-		if (ca != cb)
-			return false;
-	}
-	return i == a_len && !b[i];
+	return c == '_' ? '-' : c;
 }
 
-int cpu_feature_name_len(const char *names)
+bool cpu_name_equal(const char *a, const char *b)
 {
-	return (int)strcspn(names, "|");
-}
-
-/* Whether name is among names, which '|' separates. */
-static bool one_of(const char *names, const char *name)
-{
-	const char *n = name; /* what is left to be matched; NULL: this one is another */
-
-	for (;; names++) {
-		char c = *names;
-
-		if (c && c != '|') {
-			if (n)
-				n = *n == c || (*n == '_' && c == '-') ? n + 1 : NULL;
-			continue;
-		}
-		if (n && !*n)
-			return true;
-		if (!c)
-			return false;
-		n = name;
+	while (*a && hyphen(*a) == hyphen(*b)) {
+		a++;
+		b++;
 	}
+	return hyphen(*a) == hyphen(*b);
 }
 
 bool cpu_feature_find(const char *name, uint32_t mask[CPU_WORDS])
 {
 	bool found = false;
+
+	for (size_t i = 0; i < ARRAY_SIZE(aliases); i++)
+		if (cpu_name_equal(name, aliases[i].alias))
+			name = aliases[i].name;
 	for (int w = 0; w < CPU_WORDS; w++) {
 		mask[w] = 0;
 		for (int bit = 0; bit < 32; bit++) {
-			const char *names = cpu_words[w].names[bit];
-			if (!names || !one_of(names, name))
+			const char *known = cpu_words[w].names[bit];
+
+			if (!known || !cpu_name_equal(name, known))
 				continue;
 			mask[w] |= 1u << bit;
 			found = true;

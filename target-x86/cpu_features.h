@@ -39,7 +39,7 @@ enum cpu_register { CPU_EAX, CPU_EBX, CPU_ECX, CPU_EDX };
 struct cpu_word_desc {
 	uint32_t leaf, subleaf;
 	enum cpu_register reg;
-	/* By bit; alternatives are separated by '|', the first is shown. NULL: not for guests. */
+	/* By bit. NULL: not for guests. */
 	const char *names[32];
 	/* Named, but taken by -cpu host and max only when asked for by name. */
 	uint32_t not_automatic;
@@ -47,12 +47,10 @@ struct cpu_word_desc {
 
 extern const struct cpu_word_desc cpu_words[CPU_WORDS];
 
-/* Every bit that goes by this name (kvmclock has two). False if there is none. */
+/* Every bit that goes by this name (kvmclock has two), or an older one. False if there is none. */
 bool cpu_feature_find(const char *name, uint32_t mask[CPU_WORDS]);
 /* Compares as the command line does: '_' and '-' are one. */
-bool cpu_name_equal(const char *a, size_t a_len, const char *b);
-/* Length of the first alternative. */
-int cpu_feature_name_len(const char *names);
+bool cpu_name_equal(const char *a, const char *b);
 /* All bits of a word that have a name. */
 uint32_t cpu_word_named(enum cpu_word w);
 /* "ecx" and the like, in capitals. */

@@ -74,15 +74,15 @@ static void help_names(FILE *out)
 	int column = 0;
 	for (int w = 0; w < CPU_WORDS; w++) {
 		for (int bit = 0; bit < 32; bit++) {
-			const char *names = cpu_words[w].names[bit];
-			if (!names || (w == CW_KVM_EAX && bit == 3)) /* kvmclock's second bit */
+			const char *name = cpu_words[w].names[bit];
+			if (!name || (w == CW_KVM_EAX && bit == 3)) /* kvmclock's second bit */
 				continue;
-			int len = cpu_feature_name_len(names);
+			int len = strlen(name);
 			if (column + 1 + len > 78) {
 				fputc('\n', out);
 				column = 0;
 			}
-			column += fprintf(out, "%s%.*s", column ? " " : "  ", len, names);
+			column += fprintf(out, "%s%s", column ? " " : "  ", name);
 		}
 	}
 	fputc('\n', out);

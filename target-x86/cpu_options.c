@@ -95,7 +95,7 @@ static bool assign_property(struct cpu_options *o, const struct property *p, con
 static const struct property *find_property(const char *name)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(properties); i++)
-		if (cpu_name_equal(name, strlen(name), properties[i].name))
+		if (cpu_name_equal(name, properties[i].name))
 			return &properties[i];
 	return NULL;
 }
@@ -103,27 +103,19 @@ static const struct property *find_property(const char *name)
 static void unknown_name(const char *name, struct error **err)
 {
 	const char *known[CPU_WORDS * 32 + ARRAY_SIZE(properties)];
-	char *copies[CPU_WORDS * 32];
-	size_t count = 0, copied = 0;
+	size_t count = 0;
 	for (size_t i = 0; i < ARRAY_SIZE(properties); i++)
 		known[count++] = properties[i].name;
-	for (int w = 0; w < CPU_WORDS; w++) {
-		for (int bit = 0; bit < 32; bit++) {
-			const char *names = cpu_words[w].names[bit];
-			if (!names)
-				continue;
-			copies[copied] = xstrndup(names, cpu_feature_name_len(names));
-			known[count++] = copies[copied++];
-		}
-	}
+	for (int w = 0; w < CPU_WORDS; w++)
+		for (int bit = 0; bit < 32; bit++)
+			if (cpu_words[w].names[bit])
+				known[count++] = cpu_words[w].names[bit];
 	const char *near = nearest_name(name, known, count);
 	if (near)
 		error_set(err, "unknown CPU feature or property '%s' (did you mean '%s'?)", name,
 			  near);
 	else
 		error_set(err, "unknown CPU feature or property '%s'", name);
-	for (size_t i = 0; i < copied; i++)
-		free(copies[i]);
 }
 
 /* Three rounds of features, applied one after the other. */

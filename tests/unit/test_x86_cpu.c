@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "target-x86/cpu.h"
+#include "target-x86/cpu_features.h"
 #include "tests/lib/x86_fake.h"
 #include "vmm/core/util.h"
 
@@ -442,6 +443,24 @@ static void test_leaves_reach_the_vcpu(void **state)
 	done(&o);
 }
 
+static void test_names_of_features(void **state)
+{
+	uint32_t a[CPU_WORDS], b[CPU_WORDS];
+
+	/* Hyphens and underscores, older names, one name for two bits. */
+	assert_true(cpu_feature_find("sse4.1", a));
+	assert_int_equal(a[CW_1_ECX], 1u << 19);
+	assert_true(cpu_feature_find("sse4_1", b));
+	assert_memory_equal(a, b, sizeof(a));
+	assert_true(cpu_feature_find("pni", a) && cpu_feature_find("sse3", b));
+	assert_memory_equal(a, b, sizeof(a));
+	assert_true(cpu_feature_find("kvmclock", a));
+	assert_int_equal(a[CW_KVM_EAX], 1 | 1 << 3);
+	assert_false(cpu_feature_find("sse4", a));
+	assert_false(cpu_feature_find("sse4.11", a));
+	assert_false(cpu_feature_find("", a));
+}
+
 static void test_help_lists_models_and_flags(void **state)
 {
 	char *text = NULL;
@@ -472,6 +491,7 @@ int main(void)
 		cmocka_unit_test(test_topology_on_amd),
 		cmocka_unit_test(test_host_caches_pass_through),
 		cmocka_unit_test(test_leaves_reach_the_vcpu),
+		cmocka_unit_test(test_names_of_features),
 		cmocka_unit_test(test_help_lists_models_and_flags),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
