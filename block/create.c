@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -55,6 +56,42 @@ int block_create_file(const char *filename, struct error **err)
 		return -1;
 	}
 	return fd;
+}
+
+bool block_create_end(const char *filename, int fd, int ret, struct error **err)
+{
+	close(fd);
+	if (ret) {
+		error_set_errno(err, ret, "Could not write '%s'", filename);
+		unlink(filename);
+	}
+	return !ret;
+}
+
+int block_create_write(int fd, uint64_t offset, const void *buf, size_t bytes)
+{
+	return lseek(fd, offset, SEEK_SET) < 0 ? -errno : write_full(fd, buf, bytes);
+}
+
+int block_create_fill(int fd, uint64_t offset, uint8_t byte, uint64_t bytes)
+{
+	uint8_t buf[65536];
+	int ret = lseek(fd, offset, SEEK_SET) < 0 ? -errno : 0;
+
+	memset(buf, byte, MIN(bytes, sizeof(buf)));
+	for (uint64_t n; bytes && !ret; bytes -= n) {
+		n = MIN(bytes, sizeof(buf));
+		ret = write_full(fd, buf, n);
+	}
+	return ret;
+}
+
+void block_create_uuid(uint8_t uuid[16])
+{
+	if (getrandom(uuid, 16, 0) != 16)
+		memset(uuid, 0x5a, 16);
+	uuid[6] = (uuid[6] & 0x0f) | 0x40;
+	uuid[8] = (uuid[8] & 0x3f) | 0x80;
 }
 
 static int reserve(int fd, uint64_t size, enum block_prealloc prealloc)

@@ -35,6 +35,13 @@ extern const struct block_create_option block_raw_create_options[], block_qcow2_
 
 /* For drivers: the file, empty and locked, open for reading and writing; or -1. */
 int block_create_file(const char *filename, struct error **err);
+/* What a format's create() ends with: closes fd and, if ret is an errno, says so and removes the
+ * file. */
+bool block_create_end(const char *filename, int fd, int ret, struct error **err);
+/* 0 or -errno. */
+int block_create_write(int fd, uint64_t offset, const void *buf, size_t bytes);
+int block_create_fill(int fd, uint64_t offset, uint8_t byte, uint64_t bytes);
+void block_create_uuid(uint8_t uuid[16]); /* random, version 4, in RFC 4122's byte order */
 bool block_create_raw(const char *filename, const struct block_create *c, struct error **err);
 bool block_create_qcow2(const char *filename, const struct block_create *c, struct error **err);
 

@@ -7,6 +7,12 @@
  */
 #include "block/driver.h"
 
+static const struct block_driver *const known[] = {
+	&block_qcow2,
+	&block_vdi,
+	&block_vpc,
+};
+
 static const struct {
 	const char *name;
 	uint16_t offset, len;
@@ -15,9 +21,7 @@ static const struct {
 	{"vmdk", 0, 4, "KDMV"},
 	{"vmdk", 0, 4, "COWD"},
 	{"vmdk", 0, 21, "# Disk DescriptorFile"},
-	{"vdi", 64, 4, "\x7f\x10\xda\xbe"},
 	{"vhdx", 0, 8, "vhdxfile"},
-	{"vpc", 0, 8, "conectix"},
 	{"qed", 0, 4, "QED\0"},
 	{"luks", 0, 6, "LUKS\xba\xbe"},
 	{"parallels", 0, 16, "WithoutFreeSpace"},
@@ -28,8 +32,9 @@ static const struct {
 const struct block_driver *block_probe(const uint8_t *buf, size_t len, const char **unsupported)
 {
 	*unsupported = NULL;
-	if (block_qcow2.probe(buf, len))
-		return &block_qcow2;
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+		if (known[i]->probe(buf, len))
+			return known[i];
 	if (len >= 8 && !memcmp(buf, "QFI\xfb", 4) && load_be32(buf + 4) == 1)
 		*unsupported = "qcow";
 	for (size_t i = 0; i < ARRAY_SIZE(foreign) && !*unsupported; i++)
