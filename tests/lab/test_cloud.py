@@ -4,6 +4,7 @@ bus, to the end of cloud-init, and out again."""
 import json
 import os
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -26,7 +27,7 @@ chpasswd: {expire: false}
 locale: C.UTF-8
 ssh_genkeytypes: [ed25519]
 runcmd:
-- [sh, -c, 'echo "SEEDED by $(cat /run/cloud-init/result.json | tr -d " \\n" | head -c 200)" >/dev/ttyS0']
+- [sh, -c, 'echo "SEEDED by $(grep -o "DataSource[^,]*" /run/cloud-init/status.json)" >/dev/ttyS0']
 - [sh, -c, 'echo "CPUS $(nproc) ROOT $(findmnt -no SOURCE /)" >/dev/ttyS0']
 - [sh, -c, 'echo kept >/root/mark; sync']
 """
@@ -179,6 +180,9 @@ def test_a_rescue_disc_boots(tmp_path, firmware):
                  f"if=pflash,format=raw,unit=1,file={variables}"]
     with Vm(*args) as vm:
         vm.expect(r"rescue disc on \(cd0|rescue disc on \(hd", 600)
-        vm.expect("grub", 60)
-        vm.type("halt\n")
-        assert vm.end(120) == 0
+        vm.expect("grub> ")
+        if firmware == "ovmf":  # it reads the serial port as well: each gets some of what is typed
+            vm.signal(signal.SIGTERM)
+        else:
+            vm.type("halt\n")
+        assert vm.end() == 0
