@@ -149,6 +149,7 @@ static bool open_chardevs(struct program *p, struct error **err)
 		}
 	}
 	p->control = control_new(&p->vm, &p->chardevs, &p->resources.drives);
+	control_hold(p->control, true);
 	for (size_t i = 0; i < c->monitor_count; i++) {
 		const struct config_monitor *m = &c->monitors[i];
 
@@ -343,6 +344,7 @@ int main(int argc, char **argv)
 			log_info("nothing shows the guest's console; -nographic does, here");
 		if (!p.config.start_paused)
 			vm_start(&p.vm);
+		control_hold(p.control, false);
 		evloop_run(p.loop);
 		status = p.vm.exit_status;
 		break;

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -428,6 +429,28 @@ static void test_wait(void **state)
 	free(path);
 }
 
+/* A server that answers nobody: its queue is full. The signal that ends the program ends the wait. */
+static void test_connecting_ends(void **state)
+{
+	struct fixture *x = *state;
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(in);
+	int fd = socket(AF_INET, SOCK_STREAM, 0), waiting[8];
+
+	assert_int_equal(bind(fd, (struct sockaddr *)&in, len), 0);
+	assert_int_equal(listen(fd, 0), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&in, &len), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(waiting); i++) {
+		waiting[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		connect(waiting[i], (struct sockaddr *)&in, len);
+	}
+	x->set.cancelled = true;
+	add_bad(x, "Interrupted", "socket,id=s,host=127.0.0.1,port=%u", ntohs(in.sin_port));
+	for (size_t i = 0; i < ARRAY_SIZE(waiting); i++)
+		close(waiting[i]);
+	close(fd);
+}
+
 static int quiet_stdout(void)
 {
 	int saved = dup(1), null = open("/dev/null", O_WRONLY);
@@ -625,6 +648,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_unix_client, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_tcp, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wait, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_connecting_ends, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pty, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_mux, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_mux_stamps, setup, teardown),

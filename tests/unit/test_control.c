@@ -129,6 +129,36 @@ static void expect(const char *text, const char *part)
 		fail_msg("'%s' is not in '%s'", part, text);
 }
 
+/* What is said while the guest is made is done when it is there. */
+static void test_held(void **state)
+{
+	struct fixture *x = *state;
+
+	control_hold(x->control, true);
+	open_monitor(x, true);
+	settle(x);
+	expect(x->text, "\"QMP\"");
+	assert_string_equal(ask(x, "{\"execute\":\"qmp_capabilities\"}{\"execute\":\"query-status\"}"), "");
+	control_hold(x->control, false);
+	settle(x);
+	expect(x->text, "{\"return\": {}}");
+	expect(x->text, "prelaunch");
+}
+
+static void test_held_monitor(void **state)
+{
+	struct fixture *x = *state;
+
+	control_hold(x->control, true);
+	open_monitor(x, false);
+	settle(x);
+	x->text[0] = '\0';
+	assert_string_equal(ask(x, "info name\r"), "");
+	control_hold(x->control, false);
+	settle(x);
+	expect(x->text, "web");
+}
+
 static void negotiate(struct fixture *x)
 {
 	open_monitor(x, true);
@@ -478,6 +508,8 @@ static void test_json_stream(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_held, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_held_monitor, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_negotiation, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_requests, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_order, setup, teardown),

@@ -299,7 +299,7 @@ static bool open_server(struct socket_chardev *s, struct error **err)
 	return true;
 }
 
-static bool open_client(struct socket_chardev *s, struct error **err)
+static bool open_client(struct chardevs *set, struct socket_chardev *s, struct error **err)
 {
 	int ret = start_connecting(s);
 
@@ -309,10 +309,10 @@ static bool open_client(struct socket_chardev *s, struct error **err)
 		return true;
 	}
 	/* The first and only time is waited for, so that its failure can be told. */
-	while (!ret && !s->stream.base.open && s->fd >= 0)
+	while (!ret && !s->stream.base.open && s->fd >= 0 && !set->cancelled)
 		evloop_run_once(s->stream.loop, -1);
 	if (!s->stream.base.open)
-		ret = ret ? ret : -ECONNREFUSED;
+		ret = ret ? ret : set->cancelled ? -EINTR : -ECONNREFUSED;
 	if (ret < 0)
 		error_set_errno(err, ret, "cannot connect to %s", s->label);
 	return ret >= 0;
@@ -382,7 +382,7 @@ static struct chardev *socket_create(struct chardevs *set, const char *id, struc
 	ok = read_options(s, opts, &o, err) &&
 	     (o.path ? unix_address(s, o.path, err)
 		     : tcp_address(s, o.host ? o.host : "", o.port, err)) &&
-	     (s->server ? open_server(s, err) : open_client(s, err)) &&
+	     (s->server ? open_server(s, err) : open_client(set, s, err)) &&
 	     (!s->server || !o.wait || wait_for_client(set, s, err));
 	if (!ok) {
 		socket_destroy(&s->stream.base);

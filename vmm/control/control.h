@@ -18,6 +18,11 @@ struct control;
 
 /* chardevs and what *drives begins (a list through drive->next) are borrowed. */
 struct control *control_new(struct vm *vm, struct chardevs *chardevs, struct drive **drives);
+/*
+ * While held, clients are greeted and what they say waits: a guest that is half made, whose disks
+ * turn the loop while they are opened, obeys nobody. Not held at first.
+ */
+void control_hold(struct control *c, bool hold);
 /* A monitor on the chardev called id. Before serial ports take shared chardevs: the last has the
  * terminal's focus. */
 bool control_add(struct control *c, const char *chardev, bool qmp, bool pretty, struct error **err);

@@ -82,7 +82,7 @@ static size_t can_receive(void *opaque)
 {
 	struct hmp *h = opaque;
 
-	return h->busy || h->session.out_len ? 0 : 64;
+	return h->session.control->held || h->busy || h->session.out_len ? 0 : 64;
 }
 
 static void receive(void *opaque, const uint8_t *data, size_t len)

@@ -67,6 +67,7 @@ struct control {
 	struct session *first;
 	struct notifier events;
 	struct throttle throttle;
+	bool held; /* clients' input waits */
 };
 
 /* commands.c: QMP's commands. */

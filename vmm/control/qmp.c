@@ -277,7 +277,7 @@ static size_t can_receive(void *opaque)
 {
 	struct qmp *q = opaque;
 
-	return blocked(q) || q->in_len ? 0 : sizeof(q->in);
+	return q->session.control->held || blocked(q) || q->in_len ? 0 : sizeof(q->in);
 }
 
 static void garbage(struct qmp *q, uint8_t byte)

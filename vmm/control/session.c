@@ -111,6 +111,15 @@ struct control *control_new(struct vm *vm, struct chardevs *chardevs, struct dri
 	return c;
 }
 
+void control_hold(struct control *c, bool hold)
+{
+	c->held = hold;
+	if (hold)
+		return;
+	for (struct session *s = c->first; s; s = s->next)
+		chardev_accept_input(s->chardev);
+}
+
 bool control_add(struct control *c, const char *chardev, bool qmp, bool pretty, struct error **err)
 {
 	struct session *s = qmp ? qmp_new(c, chardev, pretty, err) : hmp_new(c, chardev, err);
