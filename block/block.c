@@ -33,6 +33,10 @@ static bool apply_policy(struct block_node *node, struct block_req *req, int *re
 		return false;
 	if (req->act == BLOCK_READ)
 		return true;
+	if ((req->act_flags & BLOCK_COMPRESSED) && !node->drv->compresses) {
+		*ret = -ENOTSUP;
+		return false;
+	}
 	node->written = true;
 	if (req->act == BLOCK_DISCARD)
 		return !node->ignore_discard;

@@ -36,6 +36,8 @@ enum block_op {
 enum {
 	BLOCK_FUA = 1 << 0,	  /* WRITE, WRITE_ZEROES: durable when done */
 	BLOCK_MAY_UNMAP = 1 << 1, /* WRITE_ZEROES: space may be given back */
+	/* WRITE: stored compressed. Whole clusters of the image; -ENOTSUP if the format cannot. */
+	BLOCK_COMPRESSED = 1 << 2,
 };
 
 struct block_node;

@@ -89,6 +89,7 @@ struct block_driver {
 	size_t node_size; /* of the driver's state; zeroed */
 	size_t req_size;  /* of its context in a request */
 	bool protocol;	  /* opens a file name, not a child */
+	bool compresses;  /* takes BLOCK_COMPRESSED */
 	/* Of the first BLOCK_PROBE_SIZE bytes (fewer in a short file). NULL: never guessed. */
 	bool (*probe)(const uint8_t *buf, size_t len);
 	bool (*open)(struct block_node *node, const struct block_open *how, struct opts *opts,

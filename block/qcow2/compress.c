@@ -17,6 +17,7 @@
 #endif
 #ifdef CONFIG_ZSTD
 #include <zstd.h>
+#include <zstd_errors.h>
 #endif
 
 bool qcow2_inflate_init(struct qcow2 *s, struct error **err)
@@ -87,6 +88,81 @@ static int inflate_zstd(struct qcow2 *s, const uint8_t *in, size_t in_len, uint8
 	return 0;
 #else
 	return -ENOTSUP;
+#endif
+}
+
+#ifdef CONFIG_ZSTD
+static int deflate_zstd(struct qpack *p, size_t size)
+{
+	size_t n;
+
+	if (!p->context)
+		p->context = ZSTD_createCCtx();
+	if (!p->context)
+		return -ENOMEM;
+	n = ZSTD_compressCCtx(p->context, p->out, size - 1, p->in, size, ZSTD_CLEVEL_DEFAULT);
+	if (ZSTD_isError(n))
+		return ZSTD_getErrorCode(n) == ZSTD_error_dstSize_tooSmall ? -E2BIG : -EIO;
+	p->len = n;
+	return 0;
+}
+#endif
+
+#ifdef CONFIG_ZLIB
+static int deflate_zlib(struct qpack *p, size_t size)
+{
+	z_stream *z = p->context;
+
+	if (!z) {
+		z = calloc(1, sizeof(*z));
+		if (!z)
+			return -ENOMEM;
+		if (deflateInit2(z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, -12, 9,
+				 Z_DEFAULT_STRATEGY) != Z_OK) {
+			free(z);
+			return -ENOMEM;
+		}
+		p->context = z;
+	} else {
+		deflateReset(z);
+	}
+	z->next_in = p->in;
+	z->avail_in = size;
+	z->next_out = p->out;
+	z->avail_out = size - 1;
+	if (deflate(z, Z_FINISH) != Z_STREAM_END)
+		return -E2BIG;
+	p->len = size - 1 - z->avail_out;
+	return 0;
+}
+#endif
+
+int qcow2_deflate(const struct qcow2 *s, struct qpack *p)
+{
+#ifdef CONFIG_ZSTD
+	if (s->h.compression == QCOW2_ZSTD)
+		return deflate_zstd(p, s->cluster_size);
+#endif
+#ifdef CONFIG_ZLIB
+	if (s->h.compression == QCOW2_ZLIB)
+		return deflate_zlib(p, s->cluster_size);
+#endif
+	return -ENOTSUP;
+}
+
+void qcow2_deflate_end(struct qpack *p)
+{
+	if (!p->context)
+		return;
+#ifdef CONFIG_ZSTD
+	if (p->s->h.compression == QCOW2_ZSTD)
+		ZSTD_freeCCtx(p->context);
+#endif
+#ifdef CONFIG_ZLIB
+	if (p->s->h.compression == QCOW2_ZLIB) {
+		deflateEnd(p->context);
+		free(p->context);
+	}
 #endif
 }
 

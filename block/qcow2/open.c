@@ -281,6 +281,7 @@ static bool qcow2_open(struct block_node *node, const struct block_open *how, st
 static void qcow2_close(struct block_node *node)
 {
 	struct qcow2 *s = node->opaque;
+	struct qpack *pack;
 	struct qbuf *buf;
 	int ret;
 
@@ -301,6 +302,13 @@ static void qcow2_close(struct block_node *node)
 		free(buf->data);
 		free(buf);
 	}
+	if (s->pack_pool && node->loop)
+		pool_detach(s->pack_pool);
+	pool_free(s->pack_pool);
+	while ((pack = s->packs)) {
+		s->packs = pack->next;
+		qpack_free(pack);
+	}
 	qcow2_inflate_destroy(s);
 	free(s->commit_req);
 	free(s->job.req);
@@ -320,6 +328,8 @@ static void qcow2_attach(struct block_node *node, struct evloop *loop)
 {
 	struct qcow2 *s = node->opaque;
 
+	if (s->pack_pool)
+		pool_attach(s->pack_pool, loop);
 	if (s->commit_wanted)
 		qcow2_run_soon(s);
 }
@@ -330,6 +340,8 @@ static void qcow2_detach(struct block_node *node)
 
 	if (s->opened)
 		evloop_unpost(node->loop, &s->run_work);
+	if (s->pack_pool)
+		pool_detach(s->pack_pool);
 }
 
 static bool qcow2_probe(const uint8_t *buf, size_t len)
@@ -403,6 +415,7 @@ const struct block_driver block_qcow2 = {
 	.name = "qcow2",
 	.node_size = sizeof(struct qcow2),
 	.req_size = sizeof(struct qreq),
+	.compresses = true,
 	.probe = qcow2_probe,
 	.open = qcow2_open,
 	.close = qcow2_close,

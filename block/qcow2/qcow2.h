@@ -10,7 +10,8 @@
  *   refcount.c  finding free clusters; refcount blocks and table
  *   cache.c     slices of L2 tables and refcount blocks in memory
  *   commit.c    writing metadata back in order; giving clusters back
- *   compress.c  compressed clusters
+ *   compress.c  compressing and decompressing a cluster
+ *   pack.c      compressed writes
  *   check.c     finding and repairing leaks and corruptions
  *   counts.c    refcounts in bulk; snapshot.c, snapshot_table.c: snapshots
  *   create.c    new images; resize.c: growing and shrinking
@@ -59,6 +60,7 @@
 #define BLOCK_QCOW2_QCOW2_H
 
 #include "block/driver.h"
+#include "block/engine/engine.h"
 #include "block/qcow2/header.h"
 #include "block/snapshot.h"
 #include "block/wait.h"
@@ -212,7 +214,24 @@ struct qcow2 {
 	struct waitq inflate_wait;
 	void *zstd;
 
+	/* Compressed writes: where the last cluster has room (0: nowhere), and who compresses. */
+	uint64_t packed;
+	struct pool *pack_pool; /* from the first one on */
+	struct qpack *packs;	/* idle */
+
 	bool pass_discard;
+};
+
+/* One cluster being compressed, with what the compressor keeps between clusters. */
+struct qpack {
+	struct pool_job job;
+	struct qcow2 *s;
+	struct qreq *q;
+	uint8_t *in, *out;
+	size_t len;  /* of out */
+	uint64_t at; /* in the file */
+	void *context;
+	struct qpack *next;
 };
 
 enum qtype { Q_UNALLOCATED, Q_ZERO, Q_ZERO_ALLOC, Q_DATA, Q_COMPRESSED };
@@ -249,6 +268,9 @@ int qcow2_alloc(struct qcow2 *s, uint64_t want, struct waiter *w, uint64_t *host
 /* Lowers one cluster's count; *left is what remains. */
 int qcow2_refcount_lower(struct qcow2 *s, uint64_t cluster, struct waiter *w, bool peek,
 			 uint64_t *left);
+
+/* Counts a cluster that is in use once more; -EOVERFLOW if it cannot be. */
+int qcow2_refcount_raise(struct qcow2 *s, uint64_t cluster, struct waiter *w);
 
 void qcow2_job_io_done(struct block_req *req, int ret);
 void qcow2_job_wake(struct waiter *w);
@@ -289,6 +311,12 @@ void qcow2_run_soon(struct qcow2 *s);
 bool qcow2_inflate_init(struct qcow2 *s, struct error **err);
 int qcow2_inflate(struct qcow2 *s, const uint8_t *in, size_t in_len, uint8_t *out);
 void qcow2_inflate_destroy(struct qcow2 *s);
+/* p->in to p->out; any thread. -E2BIG: it would not become smaller. */
+int qcow2_deflate(const struct qcow2 *s, struct qpack *p);
+void qcow2_deflate_end(struct qpack *p);
+
+/* pack.c */
+void qpack_free(struct qpack *p);
 
 /* open.c */
 void qcow2_mark_corrupt(struct qcow2 *s, const char *fmt, ...)

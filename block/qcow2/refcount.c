@@ -366,6 +366,33 @@ int qcow2_alloc(struct qcow2 *s, uint64_t want, struct waiter *w, uint64_t *host
 	return 0;
 }
 
+int qcow2_refcount_raise(struct qcow2 *s, uint64_t cluster, struct waiter *w)
+{
+	uint64_t index, count, max = UINT64_MAX >> (64 - (1u << s->h.refcount_order));
+	struct qslice *e;
+	int ret;
+
+	if (s->frozen) {
+		waitq_add(&s->thawed, w);
+		return -EAGAIN;
+	}
+	ret = get_slice(s, cluster, w, &e, &index);
+	if (ret)
+		return ret == -ENOENT ? -EIO : ret;
+	count = refcount_get(e->data, s->h.refcount_order, index);
+	if (!count)
+		return -EIO;
+	if (count == max)
+		return -EOVERFLOW;
+	if (e->writing) {
+		waitq_add(&e->waiters, w);
+		return -EAGAIN;
+	}
+	refcount_set(e->data, s->h.refcount_order, index, count + 1);
+	qcache_dirty(e);
+	return 0;
+}
+
 int qcow2_refcount_lower(struct qcow2 *s, uint64_t cluster, struct waiter *w, bool peek,
 			 uint64_t *left)
 {
@@ -389,6 +416,8 @@ int qcow2_refcount_lower(struct qcow2 *s, uint64_t cluster, struct waiter *w, bo
 	qcache_dirty(e);
 	if (count == 1) {
 		qcache_forget(&s->l2, cluster << s->cluster_bits);
+		if (s->packed >> s->cluster_bits == cluster)
+			s->packed = 0;
 		s->free_hint = MIN(s->free_hint, cluster);
 	}
 	return 0;

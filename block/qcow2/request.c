@@ -82,6 +82,7 @@ enum qstep qreq_end(struct qreq *q, int ret)
 	}
 	qreq_drop_range(q);
 	drop_buf(q);
+	qreq_drop_pack(q);
 	block_complete(q->req, ret);
 	return STEP_WAIT;
 }
@@ -100,6 +101,15 @@ bool qreq_blocked(struct qreq *q, uint64_t start, uint64_t end, bool exclusive)
 	return other != NULL;
 }
 
+void qreq_resume(struct qreq *q)
+{
+	struct qcow2 *s = q->s;
+
+	run(q);
+	if (s->runq.first || s->commit_wanted)
+		qcow2_run_waiters(s);
+}
+
 static void child_done(struct block_req *child, int ret)
 {
 	struct qreq *q = child->ctx;
@@ -108,9 +118,7 @@ static void child_done(struct block_req *child, int ret)
 	q->ret = ret;
 	if (child->node == s->file && child->op != BLOCK_READ && child->op != BLOCK_FLUSH)
 		s->unsynced = true;
-	run(q);
-	if (s->runq.first || s->commit_wanted)
-		qcow2_run_waiters(s);
+	qreq_resume(q);
 }
 
 enum qstep qreq_io(struct qreq *q, struct block_node *child_node, enum block_op op, uint64_t offset,
@@ -305,10 +313,13 @@ void qcow2_submit(struct block_node *node, struct block_req *req)
 	q->waiter.error = 0;
 	q->ranged = q->reused = q->host_taken = false;
 	q->step = first[req->act];
+	if (req->act == BLOCK_WRITE && (req->act_flags & BLOCK_COMPRESSED))
+		q->step = qpack_step;
 	q->offset = req->offset;
 	q->left = req->bytes;
 	q->at = 0;
 	q->buf = NULL;
+	q->pack = NULL;
 	run(q);
 	if (s->runq.first || s->commit_wanted)
 		qcow2_run_waiters(s);

@@ -26,6 +26,7 @@ struct qreq {
 	uint64_t host; /* clusters being written */
 	uint64_t clusters;
 	struct qbuf *buf;
+	struct qpack *pack;
 	struct iovec iov;
 };
 
@@ -46,7 +47,14 @@ enum qstep qreq_finish_write(struct qreq *q);
 bool qreq_inflated(struct qreq *q);
 enum qstep qreq_inflate(struct qreq *q, enum qstep (*step)(struct qreq *q));
 
+/* Runs q->step from outside of the node's own callbacks. */
+void qreq_resume(struct qreq *q);
+/* The next piece of at most limit bytes, as plain data. */
+enum qstep qreq_write_piece(struct qreq *q, uint64_t limit);
+void qreq_drop_pack(struct qreq *q);
+
 enum qstep qwrite_step(struct qreq *q);
+enum qstep qpack_step(struct qreq *q);
 enum qstep qzero_step(struct qreq *q);
 enum qstep qdiscard_step(struct qreq *q);
 

@@ -27,7 +27,10 @@ static bool reads_zero(const struct qreq *q, uint64_t offset)
 
 static enum qstep start_of(struct qreq *q)
 {
-	q->step = q->req->act == BLOCK_WRITE ? qwrite_step : qzero_step;
+	if (q->req->act != BLOCK_WRITE)
+		q->step = qzero_step;
+	else
+		q->step = q->req->act_flags & BLOCK_COMPRESSED ? qpack_step : qwrite_step;
 	return STEP_GO;
 }
 
@@ -192,8 +195,7 @@ static enum qstep in_place_done(struct qreq *q)
 	return start_of(q);
 }
 
-/* The next piece of at most limit bytes, as data. */
-static enum qstep write_piece(struct qreq *q, uint64_t limit)
+enum qstep qreq_write_piece(struct qreq *q, uint64_t limit)
 {
 	struct qcow2 *s = q->s;
 	uint64_t in = q->offset & (s->cluster_size - 1), start = q->offset - in;
@@ -239,7 +241,7 @@ static enum qstep write_piece(struct qreq *q, uint64_t limit)
 
 enum qstep qwrite_step(struct qreq *q)
 {
-	return q->left ? write_piece(q, q->left) : qreq_finish_write(q);
+	return q->left ? qreq_write_piece(q, q->left) : qreq_finish_write(q);
 }
 
 /*
@@ -313,7 +315,7 @@ enum qstep qzero_step(struct qreq *q)
 		return STEP_GO;
 	}
 	if (partial || (s->h.version < 3 && below_has(s, q->offset)))
-		return write_piece(q, partial ? limit : MIN(limit, s->cluster_size));
+		return qreq_write_piece(q, partial ? limit : MIN(limit, s->cluster_size));
 	return change_entries(q, zeroed);
 }
 
