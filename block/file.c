@@ -318,6 +318,8 @@ static void file_start(struct block_node *node, struct file_req *f)
 			start_io(s, f, IO_SYNC);
 		return;
 	}
+	if (req->act == BLOCK_DISCARD || req->act == BLOCK_WRITE_ZEROES)
+		s->data_end = 0;
 	if (s->align > 1 && req->act != BLOCK_READ && !take_range(s, f))
 		return;
 	if (req->act == BLOCK_DISCARD)

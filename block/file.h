@@ -16,6 +16,8 @@ struct file_node {
 	bool direct, is_block;
 	bool no_zero_range, no_punch; /* the file system said it cannot */
 	bool sync_failed;	      /* the kernel may have dropped dirty pages */
+	/* What status() found last: data, since nothing was discarded or zeroed. */
+	uint64_t data_start, data_end;
 	uint32_t align, mem_align;    /* O_DIRECT's; 1 without */
 	struct engine *engine;
 	struct pool *pool;

@@ -258,6 +258,7 @@ int file_truncate(struct block_node *node, uint64_t bytes, struct error **err)
 		error_set_errno(err, ret, "Failed to resize the file");
 		return ret;
 	}
+	s->data_end = 0;
 	block_set_length(node, ALIGN_UP(bytes, 512));
 	return 0;
 }
@@ -272,6 +273,11 @@ int file_status(struct block_node *node, uint64_t offset, uint64_t bytes, struct
 	out->offset = offset;
 	if (s->is_block)
 		return 0;
+	/* Looking for holes may take the host a walk through the whole file. */
+	if (offset >= s->data_start && offset < s->data_end) {
+		out->bytes = MIN(bytes, s->data_end - offset);
+		return 0;
+	}
 	data = lseek(s->fd, offset, SEEK_DATA);
 	if (data < 0 && errno != ENXIO)
 		return 0; /* cannot tell */
@@ -284,8 +290,11 @@ int file_status(struct block_node *node, uint64_t offset, uint64_t bytes, struct
 		return 0;
 	}
 	hole = lseek(s->fd, data, SEEK_HOLE);
-	if (hole > data)
-		out->bytes = MIN(bytes, ALIGN_UP((uint64_t)hole, 512) - offset);
+	if (hole > data) {
+		s->data_start = offset;
+		s->data_end = ALIGN_UP((uint64_t)hole, 512);
+		out->bytes = MIN(bytes, s->data_end - offset);
+	}
 	return 0;
 }
 

@@ -36,7 +36,8 @@ struct block_node *img_open(struct evloop *loop, const char *name, const char *f
 	struct block_node *node;
 
 	if (cache && !block_parse_cache(cache, &flags)) {
-		error_set(err, "Invalid cache option: %s", cache);
+		error_set(err, "Invalid %scache option: %s",
+			  flags & BLOCK_OPEN_RDWR ? "" : "source ", cache);
 		return NULL;
 	}
 	if (image_opts) {
@@ -226,18 +227,6 @@ int img_resolve(struct block_node *top, uint64_t start, uint64_t bytes, struct i
 	e->has_offset = x.has_offset;
 	e->offset = x.offset;
 	e->filename = block_filename(node);
+	e->node = node;
 	return 0;
-}
-
-void img_progress(struct img_progress *p, uint64_t done, uint64_t all)
-{
-	int now = all ? (int)(done * 10000.0 / all) : 10000;
-
-	if (!p->on || (now < p->last + 100 && done < all))
-		return;
-	p->last = now;
-	printf("    (%.2f/100%%)\r", now / 100.0);
-	if (done >= all)
-		printf("\n");
-	fflush(stdout);
 }

@@ -111,6 +111,7 @@ static int run(struct compare *c)
 	uint64_t la = block_length(c->a), lb = block_length(c->b), common = MIN(la, lb);
 	int ret;
 
+	img_progress_start(&c->progress);
 	if (c->strict && la != lb) {
 		if (!c->quiet)
 			printf("Strict mode: Image size mismatch!\n");
@@ -126,6 +127,7 @@ static int run(struct compare *c)
 			printf("Warning: Image size mismatch!\n");
 		ret = compare_rest(c, la > lb ? c->a : c->b, common);
 	}
+	img_progress_end(&c->progress, !ret);
 	if (!ret && !c->quiet)
 		printf("Images are identical.\n");
 	return ret;

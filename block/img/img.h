@@ -52,6 +52,7 @@ struct img_range {
 	unsigned depth; /* 0: the top image */
 	bool present, zero, data, has_offset;
 	const char *filename;
+	struct block_node *node; /* the layer */
 };
 int img_resolve(struct block_node *top, uint64_t start, uint64_t bytes, struct img_range *e);
 
@@ -59,7 +60,22 @@ int img_resolve(struct block_node *top, uint64_t start, uint64_t bytes, struct i
 struct img_progress {
 	bool on;
 	int last; /* hundredths of a per cent */
+	int fd;	  /* SIGUSR1's */
 };
+void img_progress_start(struct img_progress *p);
 void img_progress(struct img_progress *p, uint64_t done, uint64_t all);
+void img_progress_end(struct img_progress *p, bool ok);
+
+/* options.c */
+/* -o help, or with other options. */
+bool img_wants_help(const char *text);
+/* What a format's new images, or amend, take; the exit code. */
+int img_print_options(const char *format, bool amend);
+/* A further -o. */
+void img_join_options(char **joined, const char *more);
+/* --object: refused by name; the exit code. */
+int img_object(const char *text);
+/* -r; false after a message. */
+bool img_parse_rate(const char *s, uint64_t *rate);
 
 #endif
