@@ -10,24 +10,6 @@
 
 #include "block/img/img.h"
 
-/* Options of new images. amend: those that can be changed later. */
-static const struct {
-	const char *format, *name, *type, *help;
-	bool amend;
-} options[] = {
-	{"qcow2", "backing_file", "str", "the image that has what this one has not", true},
-	{"qcow2", "backing_fmt", "str", "the backing file's format", true},
-	{"qcow2", "cluster_size", "size", "bytes, 512 to 2M", false},
-	{"qcow2", "compat", "str", "version of the format: v2 (0.10) or v3 (1.1)", true},
-	{"qcow2", "compression_type", "str", "of compressed clusters: zlib or zstd", false},
-	{"qcow2", "lazy_refcounts", "bool (on/off)", "refcounts are written late", true},
-	{"qcow2", "preallocation", "str", "off, metadata, falloc or full", false},
-	{"qcow2", "refcount_bits", "num", "1 to 64, a power of two", false},
-	{"qcow2", "size", "size", "the disk's size", true},
-	{"raw", "preallocation", "str", "off, falloc or full", false},
-	{"raw", "size", "size", "the disk's size", true},
-};
-
 bool img_wants_help(const char *text)
 {
 	struct opts opts;
@@ -45,21 +27,23 @@ bool img_wants_help(const char *text)
 
 int img_print_options(const char *format, bool amend)
 {
+	const struct block_driver *drv = block_find_driver(format);
+	const struct block_create_option *o = drv ? drv->create_options : NULL;
 	bool any = false;
 
-	if (!block_find_driver(format))
+	if (!drv)
 		return img_usage("Unknown file format '%s'", format);
-	for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+	for (; o && o->name; o++) {
 		int width;
 
-		if (strcmp(options[i].format, format) || (amend && !options[i].amend))
+		if (amend && !o->amend)
 			continue;
 		if (!any)
 			printf(amend ? "Amend options for '%s':\n" : "Supported %s options:\n",
 			       format);
 		any = true;
-		width = printf("  %s=<%s>", options[i].name, options[i].type);
-		printf("%*s - %s\n", MAX(0, 24 - width), "", options[i].help);
+		width = printf("  %s=<%s>", o->name, o->type);
+		printf("%*s - %s\n", MAX(0, 24 - width), "", o->help);
 	}
 	if (!any)
 		return img_usage(amend ? "Format driver '%s' does not support option amendment"
