@@ -225,6 +225,19 @@ static void pause_clock(struct accel *a)
 	k->clock_stopped = true;
 }
 
+/* The kernel's 8254 runs on while the machine stands and would make up for all of its ticks at once:
+ * loaded anew, it forgets them. Only where it ticks: a single shot would come twice. */
+static void forget_ticks(struct kvm_accel *k)
+{
+	struct kvm_pit_state2 pit;
+
+	if (k->base.config.irqchip != IRQCHIP_KERNEL || !k->base.config.pit ||
+	    kvm_ioctl(k->vm_fd, KVM_GET_PIT2, &pit))
+		return;
+	if (pit.channels[0].mode == 2 || pit.channels[0].mode == 3)
+		kvm_ioctl(k->vm_fd, KVM_SET_PIT2, &pit);
+}
+
 static void resume_clock(struct accel *a)
 {
 	struct kvm_accel *k = to_kvm(a);
@@ -240,6 +253,7 @@ static void resume_clock(struct accel *a)
 	if (!k->clock_valid)
 		return;
 	clock_set(a, k->clock_ns);
+	forget_ticks(k);
 	/* Tells guests that use the clock, so that their watchdogs forgive; others refuse it. */
 	for (struct kvm_vcpu *v = k->vcpus; v; v = v->next)
 		kvm_ioctl_value(v->fd, KVM_KVMCLOCK_CTRL, 0);

@@ -576,6 +576,31 @@ static void test_pit(void **state)
 	guest_destroy(&g);
 }
 
+/* Ticks of the time in which the machine stood are not made up for. */
+static void test_pit_pause(void **state)
+{
+	enum { TICK_NS = 838096, STOOD_MS = 500, SLACK_MS = 200 };
+	int64_t begin, elapsed;
+	struct guest g;
+
+	need_kvm();
+	guest_create(&g, &(struct guest_config){ CODE(pit), HANDLER(count_vectors), .pit = true });
+	assert_true(guest_run(&g));
+	assert_true(guest_wait(&g, ten_ticks));
+	vm_stop(&g.vm, RUN_STATE_PAUSED);
+	memset(guest_data(&g, 0x800), 0, 1024);
+	usleep(STOOD_MS * 1000);
+	begin = evloop_now(g.loop);
+	vm_start(&g.vm);
+	assert_true(guest_wait(&g, ten_ticks));
+	usleep(100 * 1000);
+	vm_stop(&g.vm, RUN_STATE_PAUSED);
+	elapsed = evloop_now(g.loop) - begin;
+	assert_true((int64_t)vector_count(&g, 0x41) * TICK_NS <
+		    elapsed + SLACK_MS * NSEC_PER_MSEC);
+	guest_destroy(&g);
+}
+
 static bool second_cpu_came(struct guest *g)
 {
 	return load_le32(g->ram + 0x70100) == 0x600dcafe;
@@ -928,7 +953,6 @@ static void test_pause_serves_handlers(void **state)
 	assert_true(d.served);
 	/* The access that waited was made once. */
 	assert_int_equal(data32(&g, 0), 1);
-	vm_start(&g.vm);
 	assert_true(guest_run(&g));
 	assert_int_equal(data32(&g, 0), 3);
 	guest_destroy(&g);
@@ -1229,6 +1253,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_split_pic_late),
 		cmocka_unit_test(test_split_pic_storm),
 		cmocka_unit_test(test_pit),
+		cmocka_unit_test(test_pit_pause),
 		cmocka_unit_test(test_start_up),
 		cmocka_unit_test(test_triple_fault),
 		cmocka_unit_test(test_internal_error),
