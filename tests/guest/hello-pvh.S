@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The smallest kernel: a PVH ELF (Xen: docs/misc/pvh.pandoc) that says "hello" on the first serial
- * port and ends the program through isa-debug-exit (iobase=0x501): exit status 1.
+ * port and ends the program through isa-debug-exit (iobase=0x501,iosize=4): exit status 1.
  * It starts in 32-bit protected mode with flat segments and no paging.
  */
 	.intel_syntax noprefix
