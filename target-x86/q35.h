@@ -74,7 +74,7 @@ struct q35;
 /*
  * Makes the machine up to the point where -device adds to it: RAM is mapped, vCPUs exist (threads
  * not started), buses "pcie.0", "isa.0" and "ide.0" to "ide.5" take devices. accel is the engine
- * that opened vm. On the notifiers vm->ready and vm->reset the board does the rest.
+ * that opened vm. On the notifier vm->reset the board does the rest.
  */
 struct q35 *q35_new(struct vm *vm, struct accel *accel, const struct q35_config *config,
 		    struct error **err);

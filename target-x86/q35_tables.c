@@ -74,12 +74,10 @@ static uint32_t port_property(struct device *d, const char *name)
 	return *(uint32_t *)((char *)d + set->base + p->offset);
 }
 
-static void acpi_fill(struct q35 *b)
+static void acpi_cpus_and_power(struct q35 *b)
 {
 	struct acpi_config *a = &b->acpi;
-	struct acpi_range ecam = b->ecam;
 
-	memset(a, 0, sizeof(*a));
 	a->apic_ids = b->apic_ids;
 	a->cpu_count = b->config.cpus;
 	a->lapic_base = Q35_LAPIC_BASE;
@@ -90,32 +88,34 @@ static void acpi_fill(struct q35 *b)
 	acpi_add_override(a, Q35_SCI, Q35_SCI, 0xd);
 	acpi_add_override(a, 10, 10, 0xd);
 	acpi_add_override(a, 11, 11, 0xd);
-
 	a->pm_base = Q35_PM_BASE;
 	a->sci_irq = Q35_SCI;
 	a->reset_port = 0xcf9;
 	a->reset_value = 0x0f;
 	a->rtc_century = 0x32;
+}
 
-	a->ecam = ecam;
-	a->bus_last = ecam.size ? ecam.size / MiB - 1 : 255;
+static void acpi_pci(struct q35 *b)
+{
+	static const uint8_t isa[] = {5, 10, 11};
+	struct acpi_config *a = &b->acpi;
+
 	a->io_windows[a->io_window_count++] = (struct acpi_range){0, 0xcf8};
 	a->io_windows[a->io_window_count++] = (struct acpi_range){0xd00, 0x10000 - 0xd00};
-	acpi_mem_windows(b, ecam);
-
 	a->lpc_devfn = Q35_LPC_DEVFN;
 	/* Nothing is plugged into the root bus itself while the guest runs. */
 	for (unsigned i = 0; i < ARRAY_SIZE(b->pci.bus.devices); i++)
 		if (b->pci.bus.devices[i])
 			a->pci_slots |= UINT32_C(1) << (i >> 3);
-	for (unsigned slot = 0; slot < ACPI_PCI_SLOTS; slot++)
-		for (unsigned pin = 0; pin < 4; pin++)
-			a->pirq[slot][pin] = ich9_lpc_pirq(b->lpc, slot, pin);
 	for (unsigned i = 0; i < 8; i++)
 		a->pirq_gsi[i] = 16 + i;
-	static const uint8_t isa[] = {5, 10, 11};
 	memcpy(a->pirq_isa, isa, sizeof(isa));
 	a->pirq_isa_count = sizeof(isa);
+}
+
+static void acpi_isa(struct q35 *b)
+{
+	struct acpi_config *a = &b->acpi;
 
 	a->rtc_port = 0x70;
 	a->rtc_irq = 8;
@@ -133,6 +133,30 @@ static void acpi_fill(struct q35 *b)
 	a->vmgenid = vmgenid_find(b->vm) != NULL;
 }
 
+/* What the guest's firmware decides: where the ECAM lies, how INTx is routed. acpi_lock held, or no
+ * vCPU runs. */
+static void acpi_firmware_choices(struct q35 *b)
+{
+	struct acpi_config *a = &b->acpi;
+
+	a->ecam = b->ecam;
+	a->bus_last = a->ecam.size ? a->ecam.size / MiB - 1 : 255;
+	acpi_mem_windows(b, a->ecam);
+	for (unsigned slot = 0; slot < ACPI_PCI_SLOTS; slot++)
+		for (unsigned pin = 0; pin < 4; pin++)
+			a->pirq[slot][pin] = ich9_lpc_pirq(b->lpc, slot, pin);
+}
+
+/* Main thread, where devices come and go. */
+static void acpi_fill(struct q35 *b)
+{
+	memset(&b->acpi, 0, sizeof(b->acpi));
+	acpi_cpus_and_power(b);
+	acpi_pci(b);
+	acpi_isa(b);
+	acpi_firmware_choices(b);
+}
+
 /* Firmware has placed the ECAM by the time it asks for the tables. vCPU threads. */
 static void acpi_refresh(void *opaque)
 {
@@ -142,7 +166,7 @@ static void acpi_refresh(void *opaque)
 	if (!b->acpi_fresh) {
 		b->acpi_fresh = true;
 		acpi_tables_destroy(&b->tables);
-		acpi_fill(b);
+		acpi_firmware_choices(b);
 		acpi_tables_build(&b->tables, &b->acpi);
 		acpi_tables_to_fw_cfg(&b->tables, b->fw_cfg, acpi_refresh, b);
 	}

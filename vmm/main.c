@@ -306,9 +306,9 @@ static void finish(struct program *p)
 		q35_free(p->board);
 		resources_close(&p->resources);
 		vcpus_destroy(&p->vm);
+		vm_destroy(&p->vm);
 		if (p->accel)
 			p->accel->ops->destroy(p->accel);
-		vm_destroy(&p->vm);
 		chardevs_destroy(&p->chardevs);
 	}
 	smbios_options_free(p->smbios);

@@ -627,6 +627,68 @@ static void check_maps(struct machine *m)
 	}
 }
 
+/* The file that the firmware would ask for, as fw_cfg's directory names it; its first bytes. */
+static size_t read_file(struct machine *m, const char *name, uint8_t *buf, size_t len)
+{
+	uint8_t entry[64];
+	uint32_t count = 0;
+	size_t size = 0;
+	uint16_t key = 0;
+
+	out(m, 0x510, 0x19, 2);
+	for (unsigned i = 0; i < 4; i++) {
+		uint8_t byte;
+
+		io_bus_read(&m->vm.pio, &m->pio, 0x511, &byte, 1);
+		count = count << 8 | byte;
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		for (unsigned k = 0; k < sizeof(entry); k++)
+			io_bus_read(&m->vm.pio, &m->pio, 0x511, &entry[k], 1);
+		if (!strcmp((char *)entry + 8, name)) {
+			size = load_be32(entry);
+			key = load_be16(entry + 4);
+		}
+	}
+	assert_true(key);
+	out(m, 0x510, key, 2);
+	for (size_t i = 0; i < MIN(size, len); i++)
+		io_bus_read(&m->vm.pio, &m->pio, 0x511, &buf[i], 1);
+	return MIN(size, len);
+}
+
+/* Base and last bus of the MCFG in the tables that firmware gets; 0: none. */
+static uint64_t mcfg_base(struct machine *m, uint8_t *last)
+{
+	static uint8_t tables[256 << 10];
+	size_t len = read_file(m, "etc/acpi/tables", tables, sizeof(tables));
+	const uint8_t *p = memmem(tables, len, "MCFG", 4);
+
+	*last = p ? p[44 + 11] : 0;
+	return p ? load_le64(p + 44) : 0;
+}
+
+static void test_tables_follow_the_ecam(void **state)
+{
+	struct machine m;
+	uint8_t last;
+
+	machine_init(&m);
+	make_bios(&m);
+	start(&m);
+	assert_int_equal(mcfg_base(&m, &last), 0);
+	vm_reset(&m.vm, CAUSE_GUEST_RESET);
+	mch_write(&m, 0x63, 0xd0);
+	mch_write(&m, 0x60, 0x03); /* 128 MiB */
+	assert_int_equal(mcfg_base(&m, &last), 0xd0000000);
+	assert_int_equal(last, 127);
+	check_maps(&m);
+	/* A new start forgets it. */
+	vm_reset(&m.vm, CAUSE_GUEST_RESET);
+	assert_int_equal(mcfg_base(&m, &last), 0);
+	machine_destroy(&m);
+}
+
 static void test_maps_of_all_sizes(void **state)
 {
 	static const struct {
@@ -692,6 +754,7 @@ int main(void)
 		cmocka_unit_test(test_smram),	     cmocka_unit_test(test_flash),
 		cmocka_unit_test(test_flash_limits), cmocka_unit_test(test_sizes_refused),
 		cmocka_unit_test(test_direct_boot),  cmocka_unit_test(test_maps_of_all_sizes),
+		cmocka_unit_test(test_tables_follow_the_ecam),
 		cmocka_unit_test(test_address_bits),
 	};
 

@@ -102,7 +102,7 @@ struct device *device_add(struct vm *vm, struct opts *opts, struct error **err);
 void device_check_globals(const struct vm *vm);
 const struct device_desc *device_desc_find(const struct vm *vm, const char *name);
 struct device *device_find(const struct vm *vm, const char *id);
-/* id, or "NAME at ADDRESS", for messages; valid as long as the device. */
+/* id, or the kind's name, for messages; valid as long as the device. */
 const char *device_label(const struct device *dev);
 
 void bus_init(struct vm *vm, struct bus *bus, const char *type, const char *name,
