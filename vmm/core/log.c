@@ -51,7 +51,7 @@ void log_enable(const char *item)
 {
 	size_t used = strlen(sink.items);
 
-	if (!log_enabled(item) && used + strlen(item) + 3 <= sizeof(sink.items))
+	if (*item && !log_enabled(item) && used + strlen(item) + 3 <= sizeof(sink.items))
 		snprintf(sink.items + used, sizeof(sink.items) - used, "%s%s,", used ? "" : ",",
 			 item);
 }
@@ -61,8 +61,8 @@ bool log_enabled(const char *item)
 	const char *p = sink.items;
 	size_t len = strlen(item);
 
-	while ((p = strstr(p, item))) {
-		if (p[-1] == ',' && p[len] == ',')
+	while (len && (p = strstr(p, item))) {
+		if (p > sink.items && p[-1] == ',' && p[len] == ',')
 			return true;
 		p += len;
 	}
