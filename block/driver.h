@@ -225,7 +225,7 @@ bool block_file_identity(const struct block_node *node, dev_t *dev, ino_t *ino);
 bool block_parse_cache(const char *name, uint32_t *flags);
 
 extern const struct block_driver block_file, block_host_device, block_raw, block_qcow2;
-extern const struct block_driver block_vdi, block_vpc;
+extern const struct block_driver block_vdi, block_vhdx, block_vpc;
 extern const struct block_driver block_null_co, block_null_aio;
 
 #endif

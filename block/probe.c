@@ -11,6 +11,7 @@ static const struct block_driver *const known[] = {
 	&block_qcow2,
 	&block_vdi,
 	&block_vpc,
+	&block_vhdx,
 };
 
 static const struct {
@@ -21,7 +22,6 @@ static const struct {
 	{"vmdk", 0, 4, "KDMV"},
 	{"vmdk", 0, 4, "COWD"},
 	{"vmdk", 0, 21, "# Disk DescriptorFile"},
-	{"vhdx", 0, 8, "vhdxfile"},
 	{"qed", 0, 4, "QED\0"},
 	{"luks", 0, 6, "LUKS\xba\xbe"},
 	{"parallels", 0, 16, "WithoutFreeSpace"},
