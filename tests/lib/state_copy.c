@@ -60,7 +60,7 @@ static void walk(struct stream *s, const struct state_desc *desc, char *object)
 			count = n;
 		}
 		if (f->type == STATE_PTR)
-			memcpy(&p, p, sizeof(p));
+			p = *(char **)p;
 		for (size_t i = 0; i < count && s->ok; i++, p += width(f)) {
 			if (f->desc)
 				walk(s, f->desc, p);

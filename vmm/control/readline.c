@@ -127,7 +127,7 @@ void readline_put(struct readline *r, uint8_t byte)
 	case '\n':
 		if (after_cr)
 			return;
-		/* fall through */
+		__attribute__((fallthrough));
 	case '\r':
 		finish(r);
 		break;
