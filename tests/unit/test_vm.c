@@ -162,7 +162,12 @@ static void test_no_shutdown_pauses_a_guest_that_powers_off(void **state)
 	assert_false(f->vm.exiting);
 	f->trace[0] = '\0';
 	vm_reset(&f->vm, CAUSE_HOST_QMP_SYSTEM_RESET);
-	assert_int_equal(f->vm.state, RUN_STATE_PAUSED);
+	assert_string_equal(f->trace, "board cpus RESET host-qmp-system-reset ");
+	assert_int_equal(f->vm.state, RUN_STATE_PRELAUNCH);
+	f->trace[0] = '\0';
+	vm_start(&f->vm); /* without another reset */
+	assert_string_equal(f->trace, "RESUME resume ");
+	vm_stop(&f->vm, RUN_STATE_PAUSED);
 	f->trace[0] = '\0';
 	vm_request_shutdown(&f->vm, CAUSE_HOST_SIGNAL);
 	evloop_run_once(f->loop, 0);

@@ -331,7 +331,7 @@ struct device *device_add(struct vm *vm, struct opts *opts, struct error **err)
 	if (!choose_bus(vm, desc, opts_get(opts, "bus"), &bus, err))
 		return NULL;
 	dev = device_new(vm, desc, id);
-	dev->hotplugged = vm->state != RUN_STATE_PRELAUNCH;
+	dev->hotplugged = vm->launched;
 	if (dev->hotplugged && !desc->hotpluggable) {
 		error_set(err, "Device '%s' does not support hotplugging", name);
 		goto fail;

@@ -146,10 +146,9 @@ void vm_start(struct vm *vm)
 {
 	if (vm_is_running(vm) || vm->exiting)
 		return;
-	if (vm->state == RUN_STATE_PRELAUNCH) {
-		notifier_fire(&vm->ready, NULL);
+	if (!vm->launched)
 		reset_machine(vm);
-	}
+	vm->launched = true;
 	set_state(vm, RUN_STATE_RUNNING);
 	vm_send_event(vm, &(struct vm_event){ .kind = VM_EVENT_RESUME });
 	resume_cpus(vm);
@@ -169,13 +168,13 @@ void vm_reset(struct vm *vm, enum shutdown_cause cause)
 	bool running = vm_is_running(vm);
 
 	pause_cpus(vm);
-	if (vm->state != RUN_STATE_PRELAUNCH)
+	if (vm->launched)
 		reset_machine(vm);
 	vm_send_event(vm, &(struct vm_event){ .kind = VM_EVENT_RESET, .cause = cause });
 	if (running)
 		resume_cpus(vm);
 	else if (vm->state != RUN_STATE_PRELAUNCH && vm->state != RUN_STATE_INMIGRATE)
-		set_state(vm, RUN_STATE_PAUSED);
+		set_state(vm, RUN_STATE_PRELAUNCH); /* as QEMU: it stands at its first instruction */
 }
 
 static void leave(struct vm *vm)

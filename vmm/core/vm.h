@@ -116,6 +116,7 @@ struct vm {
 	struct opts globals;
 
 	enum run_state state; /* main thread */
+	bool launched;	      /* it has run: prelaunch comes again when it is reset while stopped */
 	unsigned cpu_count; /* -smp: how many queues a device makes that has one a vCPU; 0: unknown */
 	const struct vm_cpu_ops *cpu_ops;
 	void *cpus; /* accel/vcpu.c's */
@@ -131,7 +132,6 @@ struct vm {
 	/* While the main thread waits for vCPUs to leave the guest, which must not wait for it
 	 * meanwhile: serves what register handlers may wait for; data: NULL */
 	struct notifier_list vcpus_awaited;
-	struct notifier_list ready;	    /* before the first instruction, all devices there */
 
 	bool no_reboot;	  /* -no-reboot, -action reboot=shutdown */
 	bool no_shutdown; /* -no-shutdown, -action shutdown=pause */
