@@ -119,7 +119,8 @@ void block_submit(struct block_req *req)
 
 static bool tree_busy(const struct block_node *node)
 {
-	return node && (node->in_flight || tree_busy(node->file) || tree_busy(node->backing));
+	return node && (node->in_flight || tree_busy(node->file) || tree_busy(node->backing) ||
+			tree_busy(node->data));
 }
 
 void block_drain(struct block_node *node)

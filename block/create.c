@@ -29,6 +29,9 @@ const struct block_create_option block_qcow2_create_options[] = {
 	{"cluster_size", "size", NULL, "qcow2 cluster size"},
 	{"compat", "str", NULL, "Compatibility level (v2 [0.10] or v3 [1.1])", true},
 	{"compression_type", "str", NULL, "Compression method of clusters: zlib or zstd"},
+	{"data_file", "str", NULL, "File name of an external data file"},
+	{"data_file_raw", "bool (on/off)", NULL,
+	 "The external data file must stay valid as a raw image"},
 	{"lazy_refcounts", "bool (on/off)", NULL, "Postpone refcount updates", true},
 	{"preallocation", "str", NULL,
 	 "Preallocation mode (allowed values: off, metadata, falloc, full)"},
@@ -170,6 +173,26 @@ static bool plan(struct layout *l, const struct block_create *c, struct error **
 			  "1.1 and above (use version=v3 or greater)");
 		return false;
 	}
+	if (c->v2 && c->data_file) {
+		error_set(err,
+			  "External data files are only supported with compatibility level 1.1 "
+			  "and above (use version=v3 or greater)");
+		return false;
+	}
+	if (c->raw_data && !c->data_file) {
+		error_set(err, "data-file-raw requires data-file");
+		return false;
+	}
+	if (c->raw_data && c->backing) {
+		error_set(err, "Backing file and data-file-raw cannot be used at the same time");
+		return false;
+	}
+	if (c->backing && c->prealloc) {
+		error_set(err,
+			  "Backing file and preallocation can only be used at the same time if "
+			  "extended_l2 is enabled");
+		return false;
+	}
 	l->order = __builtin_ctz(bits);
 	l1_bits = 2 * l->cluster_bits - 3;
 	l->l1_entries = div_round_up(c->size, UINT64_C(1) << l1_bits);
@@ -231,7 +254,13 @@ static bool put_header(uint8_t *buf, const struct layout *l, const struct block_
 	size_t at = c->v2 ? QCOW2_V2_HEADER : QCOW2_V3_HEADER + 8;
 	size_t name = c->backing ? strlen(c->backing) : 0;
 	size_t format = c->backing_format ? ALIGN_UP(strlen(c->backing_format), 8) + 8 : 0;
+	size_t data = c->data_file ? ALIGN_UP(strlen(c->data_file), 8) + 8 : 0;
 
+	if (data > 1023 + 8 || at + format + data + 8 > cluster) {
+		error_set(err, "Data file name too long for the image's header");
+		return false;
+	}
+	format += data;
 	if (name > 1023 || at + format + 8 + name > cluster) {
 		error_set(err, "Backing file name too long for the image's header");
 		return false;
@@ -245,7 +274,10 @@ static bool put_header(uint8_t *buf, const struct layout *l, const struct block_
 	store_be64(buf + QCOW2_OFF_REFTABLE, cluster);
 	store_be32(buf + QCOW2_OFF_REFTABLE_CLUSTERS, l->table_clusters);
 	if (!c->v2) {
-		store_be64(buf + QCOW2_OFF_INCOMPATIBLE, c->zstd ? QCOW2_INCOMPAT_COMPRESSION : 0);
+		store_be64(buf + QCOW2_OFF_INCOMPATIBLE,
+			   (c->zstd ? QCOW2_INCOMPAT_COMPRESSION : 0) |
+				   (c->data_file ? QCOW2_INCOMPAT_DATA_FILE : 0));
+		store_be64(buf + QCOW2_OFF_AUTOCLEAR, c->raw_data ? QCOW2_AUTOCLEAR_RAW_DATA : 0);
 		store_be64(buf + QCOW2_OFF_COMPATIBLE,
 			   c->lazy_refcounts ? QCOW2_COMPAT_LAZY_REFCOUNTS : 0);
 		store_be32(buf + 96, l->order);
@@ -255,6 +287,9 @@ static bool put_header(uint8_t *buf, const struct layout *l, const struct block_
 	if (c->backing_format)
 		at = put_extension(buf, at, (uint32_t)QCOW2_EXT_BACKING_FORMAT, c->backing_format,
 				   strlen(c->backing_format));
+	if (c->data_file)
+		at = put_extension(buf, at, QCOW2_EXT_DATA_FILE, c->data_file,
+				   strlen(c->data_file));
 	if (!c->v2 && at + 8 + 8 * 48 + 8 + name <= cluster)
 		at = put_feature_names(buf, at);
 	at += 8; /* the end of extensions is zeroes */
@@ -264,6 +299,45 @@ static bool put_header(uint8_t *buf, const struct layout *l, const struct block_
 		memcpy(buf + at, c->backing, name);
 	}
 	return true;
+}
+
+/* The image is there and empty; now its clusters. */
+static bool preallocate(const char *filename, const struct block_create *c, struct error **err)
+{
+	const uint32_t flags = BLOCK_OPEN_RDWR | BLOCK_OPEN_NO_BACKING | BLOCK_OPEN_BLOCKDEV;
+	struct opts opts = {0};
+	struct evloop *loop = evloop_new(NULL, err);
+	struct block_node *node = NULL;
+	int ret, fd;
+
+	if (!loop)
+		return false;
+	opts_add(&opts, "driver", "qcow2");
+	opts_add(&opts, "file.driver", "file");
+	opts_add(&opts, "file.filename", filename);
+	node = block_open_tool(loop, &opts, flags, err);
+	opts_free(&opts);
+	ret = node ? qcow2_preallocate(node, c->prealloc == PREALLOC_FULL) : 0;
+	block_unref(node);
+	evloop_free(loop);
+	if (node && !ret && c->prealloc == PREALLOC_FALLOC && !c->data_file) {
+		fd = open(filename, O_RDWR | O_CLOEXEC);
+		ret = fd < 0 ? -errno : -posix_fallocate(fd, 0, lseek(fd, 0, SEEK_END));
+		if (fd >= 0)
+			close(fd);
+	}
+	if (ret)
+		error_set_errno(err, ret, "Could not preallocate '%s'", filename);
+	return node && !ret;
+}
+
+static bool create_data_file(const struct block_create *c, struct error **err)
+{
+	struct block_create raw = {.size = c->size,
+				   .prealloc = c->prealloc == PREALLOC_METADATA ? PREALLOC_OFF
+										: c->prealloc};
+
+	return !c->data_file || block_create_raw(c->data_file, &raw, err);
 }
 
 bool block_create_qcow2(const char *filename, const struct block_create *c, struct error **err)
@@ -277,6 +351,8 @@ bool block_create_qcow2(const char *filename, const struct block_create *c, stru
 		return false;
 	cluster = UINT64_C(1) << l.cluster_bits;
 	per_block = UINT64_C(1) << (l.cluster_bits + 3 - l.order);
+	if (!create_data_file(c, err))
+		return false;
 	bytes = (1 + l.table_clusters + l.blocks) << l.cluster_bits; /* the L1 table is zeroes */
 	buf = calloc(1, bytes);
 	if (!buf) {
@@ -303,6 +379,9 @@ bool block_create_qcow2(const char *filename, const struct block_create *c, stru
 	if (ret) {
 		error_set_errno(err, ret, "Could not write '%s'", filename);
 		unlink(filename);
+		return false;
 	}
-	return !ret;
+	/* A raw data file may be written by others: no cluster of it is to read as zero by itself.
+	 */
+	return (!c->prealloc && !c->raw_data) || preallocate(filename, c, err);
 }

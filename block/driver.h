@@ -118,6 +118,7 @@ struct block_node {
 	struct evloop *loop;
 	void *opaque; /* the driver's state */
 	struct block_node *file, *backing;
+	struct block_node *data; /* where a format keeps the disk's bytes, if not in file */
 	char *name;
 	char *filename;	    /* as given; of the lowest file for a format */
 	char *backing_name; /* as the header has it, or NULL */
@@ -212,6 +213,10 @@ struct block_node *block_open_tool(struct evloop *loop, struct opts *opts, uint3
  */
 bool block_open_backing(struct block_node *node, const struct block_open *how, struct opts *opts,
 			struct error **err);
+/* Sets node->data: nested data-file.*, a node's name, or name, a plain file that the header has (or
+ * NULL: an error). */
+bool block_open_data_file(struct block_node *node, const struct block_open *how, struct opts *opts,
+			  const char *name, struct error **err);
 /* A backing file's name as seen from the image that names it. Allocated. */
 char *block_backing_path(const char *image, const char *backing);
 const struct block_driver *block_find_driver(const char *name);

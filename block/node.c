@@ -43,6 +43,8 @@ void block_init_req_bytes(struct block_node *node)
 		child = node->file->req_bytes;
 	if (node->backing)
 		child = MAX(child, node->backing->req_bytes);
+	if (node->data)
+		child = MAX(child, node->data->req_bytes);
 	node->req_bytes = ALIGN_UP(sizeof(struct block_req) +
 					   ALIGN_UP(node->drv->req_size, BLOCK_REQ_ALIGN) + child,
 				   BLOCK_REQ_ALIGN);
@@ -71,6 +73,7 @@ static void detach_tree(struct block_node *node)
 		node->drv->detach(node);
 	detach_tree(node->file);
 	detach_tree(node->backing);
+	detach_tree(node->data);
 }
 
 static void attach_tree(struct block_node *node, struct evloop *loop)
@@ -79,6 +82,7 @@ static void attach_tree(struct block_node *node, struct evloop *loop)
 		return;
 	attach_tree(node->file, loop);
 	attach_tree(node->backing, loop);
+	attach_tree(node->data, loop);
 	node->loop = loop;
 	if (node->drv->attach)
 		node->drv->attach(node, loop);
@@ -109,6 +113,7 @@ static void close_tree(struct block_node *node, struct evloop *home)
 		node->drv->detach(node);
 	close_tree(node->file, home);
 	close_tree(node->backing, home);
+	close_tree(node->data, home);
 	block_node_free(node);
 }
 

@@ -407,6 +407,41 @@ out:
 	return ok;
 }
 
+bool block_open_data_file(struct block_node *node, const struct block_open *how, struct opts *opts,
+			  const char *name, struct error **err)
+{
+	struct block_open child = *how;
+	const char *given = opts_get(opts, "data-file");
+	struct opts sub;
+
+	child.flags = (how->flags & INHERITED) | BLOCK_OPEN_UNMAP | BLOCK_OPEN_BLOCKDEV |
+		      BLOCK_OPEN_RESIZE;
+	child.depth++;
+	opts_sub(opts, "data-file.", &sub);
+	if (given && sub.count) {
+		error_set(err, "'data-file' is both a node's name and an object");
+	} else if (given) {
+		node->data = take_named(&child, given, "data-file", err);
+	} else if (!sub.count && !name) {
+		error_set(err, "'data-file' is required for this image");
+	} else if (!sub.count && protocol_length(name) && strncmp(name, "file:", 5)) {
+		/* The image's word, which may name a file, but not describe anything else. */
+		error_set(err,
+			  "The image names '%.60s' as its data file, which is not a file's name",
+			  name);
+	} else if (sub.count || filename_options(name, &sub, err)) {
+		if (!opts_has(&sub, "driver"))
+			opts_add(&sub, "driver", "file");
+		node->data = open_nested(&child, &sub, err);
+	}
+	opts_free(&sub);
+	if (!node->data)
+		return false;
+	node->data->growable = true;
+	block_init_req_bytes(node);
+	return true;
+}
+
 struct block_node *block_open_tool(struct evloop *loop, struct opts *opts, uint32_t flags,
 				   struct error **err)
 {

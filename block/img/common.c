@@ -90,6 +90,7 @@ static bool qcow2_options(struct opts *opts, struct block_create *c, struct erro
 	    !opts_get_enum(opts, "compression_type", compression, &type, err) ||
 	    !opts_get_size(opts, "cluster_size", 1, &cluster, err) ||
 	    !opts_get_u64(opts, "refcount_bits", &bits, err) ||
+	    !opts_get_bool(opts, "data_file_raw", &c->raw_data, err) ||
 	    !opts_get_bool(opts, "lazy_refcounts", &c->lazy_refcounts, err))
 		return false;
 	if (!is_pow2(cluster) || cluster < 512 || cluster > 2 * MiB) {
@@ -105,6 +106,8 @@ static bool qcow2_options(struct opts *opts, struct block_create *c, struct erro
 	c->cluster_bits = __builtin_ctzll(cluster);
 	c->refcount_bits = bits;
 	/* The strings live as long as opts. */
+	if (opts_has(opts, "data_file"))
+		c->data_file = opts_get(opts, "data_file");
 	if (opts_has(opts, "backing_file"))
 		c->backing = opts_get(opts, "backing_file");
 	if (opts_has(opts, "backing_fmt"))
@@ -175,10 +178,6 @@ bool img_create_options(const char *format, const char *text, struct block_creat
 		error_set(err, "Unsupported preallocation mode 'metadata'");
 		goto fail;
 	}
-	if (qcow2 && mode != PREALLOC_OFF) {
-		error_set(err, "Unsupported preallocation mode '%s' for qcow2", prealloc[mode]);
-		goto fail;
-	}
 	c->prealloc = mode;
 	if (opts_check_used(opts, NULL, 0, err))
 		return true;
@@ -226,7 +225,7 @@ int img_resolve(struct block_node *top, uint64_t start, uint64_t bytes, struct i
 	e->data = x.data;
 	e->has_offset = x.has_offset;
 	e->offset = x.offset;
-	e->filename = block_filename(node);
+	e->filename = block_filename(node->data ? node->data : node);
 	e->node = node;
 	return 0;
 }

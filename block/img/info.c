@@ -23,6 +23,10 @@ static json_t *qcow2_specific(const struct qcow2 *s)
 		json_object_set_new(data, "lazy-refcounts",
 				    json_boolean(s->h.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS));
 	json_object_set_new(data, "refcount-bits", json_integer(1 << s->h.refcount_order));
+	if (s->data_name)
+		json_object_set_new(data, "data-file", json_string(s->data_name));
+	if (s->external)
+		json_object_set_new(data, "data-file-raw", json_boolean(s->raw_data));
 	if (s->h.version >= 3) {
 		json_object_set_new(data, "corrupt",
 				    json_boolean(s->h.incompatible & QCOW2_INCOMPAT_CORRUPT));
@@ -82,7 +86,8 @@ static void print_human(const json_t *o)
 	uint64_t size = json_integer_value(json_object_get(o, "virtual-size"));
 	const char *backing = text(o, "backing-filename"), *full = text(o, "full-backing-filename");
 	static const char *const keys[] = {"compat",	    "compression-type", "lazy-refcounts",
-					   "refcount-bits", "corrupt",		"extended-l2"};
+					   "refcount-bits", "data-file",	"data-file-raw",
+					   "corrupt",	    "extended-l2"};
 	char buf[32];
 
 	printf("image: %s\nfile format: %s\n", text(o, "filename"), text(o, "format"));

@@ -124,6 +124,12 @@ static void walk_l2_entry(struct check *c, uint64_t entry, bool active)
 
 	if (type == Q_UNALLOCATED || type == Q_ZERO)
 		return;
+	if (type == Q_COMPRESSED && s->external) {
+		say(c, "ERROR compressed cluster in an image with an external data file: %llx",
+		    (unsigned long long)entry);
+		c->r->corruptions++;
+		return;
+	}
 	if (type == Q_COMPRESSED) {
 		if (entry & ENTRY_COPIED) {
 			say(c,
@@ -140,6 +146,11 @@ static void walk_l2_entry(struct check *c, uint64_t entry, bool active)
 			c->r->compressed_clusters++;
 			c->r->fragmented_clusters++;
 		}
+		return;
+	}
+	if (s->external) { /* not in this file, and not counted */
+		if (active)
+			c->r->allocated_clusters++;
 		return;
 	}
 	if (!IS_ALIGNED(offset, s->cluster_size)) {
@@ -438,7 +449,7 @@ static int check_copied(struct check *c, bool fix)
 			uint64_t l2 = be64toh(c->table[k]);
 			enum qtype type = qcow2_entry_type(s, l2);
 
-			if ((type != Q_DATA && type != Q_ZERO_ALLOC) ||
+			if ((type != Q_DATA && type != Q_ZERO_ALLOC) || s->external ||
 			    !IS_ALIGNED(l2 & ENTRY_OFFSET, s->cluster_size))
 				continue;
 			if (copied_wrong(c, &l2, l2 & ENTRY_OFFSET, fix, "data cluster") && fix) {

@@ -22,6 +22,9 @@ enum qtype qcow2_entry_type(const struct qcow2 *s, uint64_t entry)
 		return Q_COMPRESSED;
 	if ((entry & L2_ZERO) && s->h.version >= 3)
 		return entry & ENTRY_OFFSET ? Q_ZERO_ALLOC : Q_ZERO;
+	/* The data file has a cluster at 0. */
+	if (s->external && (entry & ENTRY_COPIED))
+		return Q_DATA;
 	return entry & ENTRY_OFFSET ? Q_DATA : Q_UNALLOCATED;
 }
 
@@ -61,14 +64,22 @@ static int get_slice(struct qcow2 *s, uint64_t table, uint64_t l2_index, struct 
 	return qcache_get(&s->l2, table + (l2_index >> bits << s->slice_bits), w, e);
 }
 
+/* Whether a cluster of data may lie there. */
+static bool data_ok(const struct qcow2 *s, uint64_t entry, uint64_t host)
+{
+	if (s->external)
+		return !(entry & L2_COMPRESSED) && IS_ALIGNED(host, s->cluster_size);
+	return !host ||
+	       (IS_ALIGNED(host, s->cluster_size) && qcow2_host_ok(s, host, s->cluster_size));
+}
+
 static bool entry_ok(struct qcow2 *s, uint64_t entry, uint64_t guest)
 {
 	uint64_t host = entry & ENTRY_OFFSET;
 
-	if (entry & L2_COMPRESSED)
+	if ((entry & L2_COMPRESSED) && !s->external)
 		return true; /* any offset can be read, and none is written */
-	if (host &&
-	    (!IS_ALIGNED(host, s->cluster_size) || !qcow2_host_ok(s, host, s->cluster_size))) {
+	if (!data_ok(s, entry, host)) {
 		qcow2_mark_corrupt(s,
 				   "Cluster allocation offset 0x%llx unaligned or on metadata "
 				   "(guest offset: 0x%llx)",
@@ -118,7 +129,7 @@ int qcow2_map(struct qcow2 *s, uint64_t offset, uint64_t bytes, struct waiter *w
 			break;
 		if ((map->type == Q_DATA || map->type == Q_ZERO_ALLOC) &&
 		    ((entry & ENTRY_OFFSET) != (last & ENTRY_OFFSET) + s->cluster_size ||
-		     !qcow2_host_ok(s, entry & ENTRY_OFFSET, s->cluster_size)))
+		     !data_ok(s, entry, entry & ENTRY_OFFSET)))
 			break;
 		left += s->cluster_size;
 	}
@@ -224,6 +235,8 @@ void qcow2_let_go(struct qcow2 *s, uint64_t entry)
 		break;
 	case Q_DATA:
 	case Q_ZERO_ALLOC:
+		if (s->external)
+			break; /* not counted, and not reused */
 		qcow2_free_later(s, entry & ENTRY_OFFSET, 1);
 		break;
 	default:

@@ -59,6 +59,7 @@ static void begin(struct qcow2 *s)
 	s->freeing_discarded = 0;
 	s->frozen = true;
 	s->commit_at = 0;
+	s->data_synced = COMMIT_IDLE;
 	s->step = COMMIT_TABLE_SYNC;
 	block_busy(s->node);
 	step_on(s);
@@ -128,11 +129,21 @@ void qcow2_commit_io_done(struct block_req *req, int ret)
 /* True: a sync is under way. */
 static bool start_sync(struct qcow2 *s)
 {
+	if (qcow2_sync_data(s))
+		return true;
 	if (!s->unsynced)
 		return false;
 	s->unsynced = false;
 	qcow2_file_io(s, s->commit_req, BLOCK_FLUSH, 0, NULL, NULL, 0);
 	return true;
+}
+
+void qcow2_commit_data_synced(struct qcow2 *s, int ret)
+{
+	if (ret)
+		commit_failed(s, ret);
+	else
+		step_on(s); /* the same step: now the image itself */
 }
 
 /* The next dirty piece of a table of entries. True: a write is under way. */
@@ -294,7 +305,7 @@ int qcow2_commit_sync(struct qcow2 *s)
 	for (int round = 0; round < 4; round++) {
 		struct sync_wait wait = {.waiter.fn = sync_wake};
 
-		if (!qcow2_is_dirty(s) && !s->unsynced)
+		if (!qcow2_is_dirty(s) && !s->unsynced && !s->data_unsynced)
 			return 0;
 		qcow2_commit(s, &wait.waiter);
 		while (!wait.done)

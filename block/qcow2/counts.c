@@ -59,7 +59,8 @@ int qcounts_add(struct qcounts *c, uint64_t offset, uint64_t bytes)
 		if (!block_ok(c, block))
 			return -EIO;
 		if (!c->blocks[block])
-			c->blocks[block] = calloc(UINT64_C(1) << s->block_bits, sizeof(**c->blocks));
+			c->blocks[block] = calloc(UINT64_C(1) << s->block_bits,
+						  sizeof(**c->blocks));
 		if (!c->blocks[block])
 			return -ENOMEM;
 		count = &c->blocks[block][i & ((UINT64_C(1) << s->block_bits) - 1)];
@@ -197,7 +198,8 @@ void qcounts_discard(struct qcounts *c)
 			for (n = 0; i + n < per_block && (c->blocks[b][i + n] & BECOMES_ZERO);)
 				n++;
 			if (n) /* a hint: its failure changes nothing */
-				block_discard(s->file, ((b << s->block_bits) + i) << s->cluster_bits,
+				block_discard(s->file,
+					      ((b << s->block_bits) + i) << s->cluster_bits,
 					      n << s->cluster_bits);
 		}
 	}

@@ -130,6 +130,10 @@ static void take_extension(struct qcow2_extensions *x, uint32_t type, const uint
 	case QCOW2_EXT_BITMAPS:
 		x->bitmaps = true;
 		break;
+	case QCOW2_EXT_DATA_FILE:
+		x->data_offset = offset;
+		x->data_len = len;
+		break;
 	case QCOW2_EXT_FEATURES:
 		x->features_offset = offset;
 		x->features_len = len;
@@ -186,7 +190,7 @@ bool qcow2_features_check(const struct qcow2_header *h, const struct qcow2_exten
 					    "compression type", "extended L2 entries"};
 	uint64_t unsupported = h->incompatible &
 			       ~(uint64_t)(QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT |
-					   QCOW2_INCOMPAT_COMPRESSION);
+					   QCOW2_INCOMPAT_COMPRESSION | QCOW2_INCOMPAT_DATA_FILE);
 	const uint8_t *name;
 	char clean[47] = "";
 	int bit;

@@ -125,6 +125,10 @@ static bool read_first_cluster(struct qcow2 *s, struct error **err)
 		if (x.backing_format[0])
 			node->backing_format = xstrdup(x.backing_format);
 	}
+	s->external = s->h.incompatible & QCOW2_INCOMPAT_DATA_FILE;
+	s->raw_data = s->external && (s->h.autoclear & QCOW2_AUTOCLEAR_RAW_DATA);
+	if (ok && s->external && x.data_len)
+		s->data_name = xstrndup((char *)first + x.data_offset, x.data_len);
 	free(first);
 	return ok;
 }
@@ -219,6 +223,7 @@ static bool init_state(struct qcow2 *s, struct error **err)
 /* What opening for writing changes: the dirty bit, and features that nobody keeps up to date. */
 static bool prepare_writing(struct qcow2 *s, const struct block_open *how, struct error **err)
 {
+	uint64_t known = s->external ? QCOW2_AUTOCLEAR_RAW_DATA : 0;
 	struct qcow2_check result;
 	int ret = 0;
 
@@ -226,9 +231,9 @@ static bool prepare_writing(struct qcow2 *s, const struct block_open *how, struc
 		error_set(err, "qcow2: Image is corrupt; cannot be opened read/write");
 		return false;
 	}
-	if (s->h.autoclear) {
-		s->h.autoclear = 0;
-		store_be64(s->header + QCOW2_OFF_AUTOCLEAR, 0);
+	if (s->h.autoclear & ~known) {
+		s->h.autoclear &= known;
+		store_be64(s->header + QCOW2_OFF_AUTOCLEAR, s->h.autoclear);
 		ret = qcow2_write_header(s);
 		if (!ret)
 			ret = block_flush(s->file);
@@ -267,8 +272,10 @@ static bool qcow2_open(struct block_node *node, const struct block_open *how, st
 		if (err)
 			*err = NULL;
 	}
+	if (!qcow2_open_data(s, how, opts, err))
+		return false;
 	node->length = ALIGN_DOWN(s->h.size, 512);
-	node->limits = node->file->limits;
+	node->limits = s->data ? s->data->limits : node->file->limits;
 	node->limits.request_alignment = 1;
 	node->limits.discard = node->limits.write_zeroes = true;
 	node->limits.discard_alignment = s->cluster_size;
@@ -313,6 +320,8 @@ static void qcow2_close(struct block_node *node)
 	free(s->commit_req);
 	free(s->job.req);
 	free(s->mark_req);
+	free(s->data_req);
+	free(s->data_name);
 	free(s->commit_buf);
 	free(s->frees);
 	free(s->freeing);
@@ -375,11 +384,13 @@ static void look_for_hole(struct qcow2 *s, struct block_extent *out)
 {
 	struct block_extent in_file;
 
-	if (out->offset >= s->file->length) {
-		out->zero = s->file->zero_past_end;
+	if (!s->data)
+		return;
+	if (out->offset >= s->data->length) {
+		out->zero = s->data->zero_past_end;
 		return;
 	}
-	if (block_status(s->file, out->offset, out->bytes, &in_file))
+	if (block_status(s->data, out->offset, out->bytes, &in_file))
 		return;
 	out->bytes = MIN(out->bytes, in_file.bytes);
 	out->zero = in_file.zero;

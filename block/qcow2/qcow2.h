@@ -14,7 +14,8 @@
  *   pack.c      compressed writes
  *   check.c     finding and repairing leaks and corruptions
  *   counts.c    refcounts in bulk; snapshot.c, snapshot_table.c: snapshots
- *   create.c    new images; resize.c: growing and shrinking
+ *   data_file.c the guest's bytes in a file of their own
+ *   prealloc.c  preallocation; resize.c: growing and shrinking
  *
  * Why no byte is lost
  * -------------------
@@ -49,6 +50,9 @@
  * switches to the other table of snapshots, L1 table or size at once, sync; counts go down. COPIED
  * means that its cluster may be written in place, so it may be off where it could be on, never the
  * reverse. The dirty bit (version 3) stands around all that, so that leaks and flags are mended.
+ *  7. With an external data file a cluster lies there at the guest's own offset and is not
+ * counted. A sync is one of the data file and then one of the image. What an entry once referred to
+ * stays: zeroing and discarding go to the data file in place.
  * A flush is a commit, or the mere sync of the file if no metadata is dirty. Sector-sized writes
  * are atomic; entries (1 to 8 bytes, aligned) never straddle one, and the header's fields that
  * change lie in its first 512 bytes.
@@ -156,6 +160,13 @@ struct qsnapshots {
 
 struct qcow2 {
 	struct block_node *node, *file;
+	struct block_node *data; /* file, unless the guest's bytes are in a file of their own */
+	bool external;		 /* they are; then data may be NULL, in a node for metadata alone */
+	bool raw_data;		 /* and that file alone is the disk */
+	char *data_name;	 /* as the header has it, or NULL */
+	struct block_req *data_req;
+	bool data_unsynced; /* as unsynced, of data */
+	int data_synced;    /* the step of the commit that has flushed it already */
 	struct qcow2_header h;
 	uint8_t header[512]; /* as on the disk */
 	uint64_t cluster_size;
@@ -296,11 +307,19 @@ void qcow2_commit(struct qcow2 *s, struct waiter *w);
 void qcow2_commit_poll(struct qcow2 *s);
 void qcow2_commit_io_done(struct block_req *req, int ret);
 void qcow2_freeing_wake(struct waiter *w);
+/* The data file's flush has ended. */
+void qcow2_commit_data_synced(struct qcow2 *s, int ret);
 bool qcow2_is_dirty(const struct qcow2 *s);
 void qcow2_commit_written(struct qcow2 *s, int ret);
 bool qcow2_frees_room(const struct qcow2 *s, unsigned items);
 void qcow2_free_later(struct qcow2 *s, uint64_t offset, uint64_t clusters);
 int qcow2_commit_sync(struct qcow2 *s); /* waits; for open, close, tools */
+
+/* data_file.c */
+bool qcow2_open_data(struct qcow2 *s, const struct block_open *how, struct opts *opts,
+		     struct error **err);
+/* Flushes the data file as part of a commit's sync. True: that is under way. */
+bool qcow2_sync_data(struct qcow2 *s);
 
 /* request.c */
 void qcow2_submit(struct block_node *node, struct block_req *req);
@@ -328,8 +347,12 @@ struct block_req *qcow2_file_req(struct qcow2 *s, void (*done)(struct block_req 
 void qcow2_file_io(struct qcow2 *s, struct block_req *req, enum block_op op, uint64_t offset,
 		   struct iovec *iov, void *buf, uint64_t bytes);
 
+/* prealloc.c */
+int qcow2_preallocate(struct block_node *node, bool full);
+
 /* resize.c */
-/* Clusters side by side; waits. */
+/* Up to want clusters side by side, or just as many as there are to be; both wait. */
+int qcow2_alloc_some(struct qcow2 *s, uint64_t want, uint64_t *host, uint64_t *got);
 int qcow2_alloc_now(struct qcow2 *s, uint64_t clusters, uint64_t *host);
 int qcow2_truncate(struct block_node *node, uint64_t bytes, struct error **err);
 

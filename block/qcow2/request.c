@@ -116,8 +116,8 @@ static void child_done(struct block_req *child, int ret)
 	struct qcow2 *s = q->s;
 
 	q->ret = ret;
-	if (child->node == s->file && child->op != BLOCK_READ && child->op != BLOCK_FLUSH)
-		s->unsynced = true;
+	if (child->node == s->data && child->op != BLOCK_READ && child->op != BLOCK_FLUSH)
+		*(s->external ? &s->data_unsynced : &s->unsynced) = true;
 	qreq_resume(q);
 }
 
@@ -130,6 +130,9 @@ enum qstep qreq_io(struct qreq *q, struct block_node *child_node, enum block_op 
 	child->node = child_node;
 	child->op = op;
 	child->flags = 0;
+	/* Only the data file's own clusters may become holes: others are found by their counts. */
+	if (q->s->external && op == BLOCK_WRITE_ZEROES)
+		child->flags = q->req->act_flags & BLOCK_MAY_UNMAP;
 	child->offset = offset;
 	child->bytes = bytes;
 	child->done = child_done;
@@ -261,7 +264,7 @@ static enum qstep read_step(struct qreq *q)
 	range_take(&s->ranges, &q->range, q->offset, q->offset + q->chunk, false);
 	q->ranged = true;
 	if (q->map.type == Q_DATA)
-		return qreq_io(q, s->file, BLOCK_READ, q->map.host, NULL, q->chunk, read_done);
+		return qreq_io(q, s->data, BLOCK_READ, q->map.host, NULL, q->chunk, read_done);
 	q->step = read_compressed;
 	return STEP_GO;
 }
@@ -273,7 +276,7 @@ static enum qstep end_step(struct qreq *q)
 	return qreq_end(q, q->ret);
 }
 
-static enum qstep flush_step(struct qreq *q)
+static enum qstep flush_image(struct qreq *q)
 {
 	struct qcow2 *s = q->s;
 
@@ -283,6 +286,18 @@ static enum qstep flush_step(struct qreq *q)
 	q->step = end_step;
 	qcow2_commit(s, &q->waiter);
 	return STEP_WAIT;
+}
+
+static enum qstep data_flushed(struct qreq *q)
+{
+	return q->ret ? qreq_end(q, q->ret) : flush_image(q);
+}
+
+static enum qstep flush_step(struct qreq *q)
+{
+	if (q->s->external)
+		return qreq_io(q, q->s->data, BLOCK_FLUSH, 0, NULL, 0, data_flushed);
+	return flush_image(q);
 }
 
 enum qstep qreq_finish_write(struct qreq *q)
@@ -303,8 +318,12 @@ void qcow2_submit(struct block_node *node, struct block_req *req)
 	struct qcow2 *s = node->opaque;
 	struct qreq *q = block_ctx(req);
 
-	if (s->broken) {
+	if (s->broken || !s->data) {
 		block_complete(req, -EIO);
+		return;
+	}
+	if (s->external && (req->act_flags & BLOCK_COMPRESSED)) {
+		block_complete(req, -ENOTSUP);
 		return;
 	}
 	q->req = req;

@@ -20,24 +20,40 @@ static void alloc_wake(struct waiter *w)
 	container_of(w, struct alloc_wait, waiter)->woken = true;
 }
 
+int qcow2_alloc_some(struct qcow2 *s, uint64_t want, uint64_t *host, uint64_t *got)
+{
+	for (;;) {
+		struct alloc_wait wait = {.waiter.fn = alloc_wake};
+		int ret = qcow2_alloc(s, want, &wait.waiter, host, got);
+
+		if (!ret)
+			s->fresh = MAX(s->fresh, *host + (*got << s->cluster_bits));
+		if (ret != -EAGAIN)
+			return ret;
+		while (!wait.woken)
+			evloop_run_once(s->node->loop, -1);
+		if (wait.waiter.error)
+			return wait.waiter.error;
+	}
+}
+
 /* Each piece right behind the last one, or all over again. */
 int qcow2_alloc_now(struct qcow2 *s, uint64_t clusters, uint64_t *host)
 {
 	uint64_t have = 0, got, at;
+	unsigned again = 0;
 
 	while (have < clusters) {
-		struct alloc_wait wait = {.waiter.fn = alloc_wake};
-		int ret = qcow2_alloc(s, clusters - have, &wait.waiter, &at, &got);
+		int ret = qcow2_alloc_some(s, clusters - have, &at, &got);
 
-		if (ret == -EAGAIN) {
-			while (!wait.woken)
-				evloop_run_once(s->node->loop, -1);
-			if (wait.waiter.error)
-				return wait.waiter.error;
-			continue;
-		}
-		if (ret)
+		/* Narrow refcount blocks, each in the way of a run, may leave no room for it ever. */
+		if (!ret && have && at != *host + (have << s->cluster_bits) && again++ > 256)
+			ret = -EFBIG;
+		if (ret) {
+			if (have)
+				qcow2_free_later(s, *host, have);
 			return ret;
+		}
 		if (have && at != *host + (have << s->cluster_bits)) {
 			qcow2_free_later(s, *host, have);
 			have = 0;
@@ -46,7 +62,6 @@ int qcow2_alloc_now(struct qcow2 *s, uint64_t clusters, uint64_t *host)
 			*host = at;
 		have += got;
 	}
-	s->fresh = MAX(s->fresh, *host + (clusters << s->cluster_bits));
 	return 0;
 }
 
@@ -154,6 +169,8 @@ int qcow2_truncate(struct block_node *node, uint64_t bytes, struct error **err)
 	}
 	if (!ret)
 		ret = qcow2_commit_sync(s);
+	if (!ret && s->external && s->data && s->data->length < bytes)
+		ret = block_truncate(s->data, bytes, NULL);
 	if (ret) {
 		error_set_errno(err, ret, "Failed to grow the image");
 		return ret;

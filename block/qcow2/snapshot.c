@@ -68,6 +68,7 @@ static void forget_caches(struct qcow2 *s)
 	qcache_clear(&s->l2);
 	qcache_clear(&s->refcounts);
 	s->free_hint = 1;
+	s->packed = 0;
 }
 
 static int write_table(struct qcow2 *s, uint64_t offset, const uint64_t *l1, uint64_t entries)
@@ -163,6 +164,14 @@ static int list_switched(struct qcow2 *s, unsigned count, uint64_t offset, uint6
 	return qcow2_commit_sync(s);
 }
 
+/* The other file's bytes could not be kept. */
+static bool has_data(const struct qcow2 *s, struct error **err)
+{
+	if (s->external)
+		error_set(err, "Images with an external data file have no internal snapshots");
+	return !s->external;
+}
+
 static char *next_id(const struct qcow2 *s)
 {
 	unsigned long long most = 0, id;
@@ -250,6 +259,8 @@ static bool create(struct block_node *node, const struct block_snapshot *info, s
 	struct block_snapshot sn = *info;
 	int ret = -EIO;
 
+	if (!has_data(s, err))
+		return false;
 	if (s->h.snapshots >= QCOW2_MAX_SNAPSHOTS || strlen(sn.name) > UINT16_MAX) {
 		error_set(err, s->h.snapshots >= QCOW2_MAX_SNAPSHOTS ? "Too many snapshots"
 								     : "Name is too long");
@@ -320,9 +331,13 @@ out:
 static bool drop(struct block_node *node, const struct block_snapshot *sn, struct error **err)
 {
 	struct qcow2 *s = node->opaque;
-	char *name = xstrdup(sn->name);
-	int ret = s->broken ? -EIO : drop_snapshot(s, sn - s->snapshots.pub);
+	char *name;
+	int ret;
 
+	if (!has_data(s, err))
+		return false;
+	name = xstrdup(sn->name);
+	ret = s->broken ? -EIO : drop_snapshot(s, sn - s->snapshots.pub);
 	if (ret)
 		error_set_errno(err, ret, "Could not delete snapshot '%s'", name);
 	free(name);
@@ -441,8 +456,11 @@ static int go_back(struct qcow2 *s, unsigned index)
 static bool apply(struct block_node *node, const struct block_snapshot *sn, struct error **err)
 {
 	struct qcow2 *s = node->opaque;
-	int ret = s->broken ? -EIO : go_back(s, sn - s->snapshots.pub);
+	int ret;
 
+	if (!has_data(s, err))
+		return false;
+	ret = s->broken ? -EIO : go_back(s, sn - s->snapshots.pub);
 	block_set_length(node, ALIGN_DOWN(s->h.size, 512));
 	if (ret)
 		error_set_errno(err, ret, "Could not apply snapshot '%s'", sn->name);
@@ -456,6 +474,8 @@ static bool show(struct block_node *node, const struct block_snapshot *sn, struc
 	uint64_t *l1, entries;
 	int ret = -EFBIG;
 
+	if (!has_data(s, err))
+		return false;
 	if (sn->disk_size <= INT64_MAX - 511) {
 		entries = l1_entries(s, sn->disk_size);
 		ret = load_l1(s, q, entries, &l1);

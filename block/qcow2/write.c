@@ -91,7 +91,7 @@ static enum qstep cow_merge(struct qreq *q)
 	else
 		block_iov_to_buf(q->req->iov, q->req->iovcnt, q->req->iov_skip + q->at, at,
 				 q->chunk);
-	return qreq_io(q, s->file, BLOCK_WRITE, q->host, q->buf->data, s->cluster_size, written);
+	return qreq_io(q, s->data, BLOCK_WRITE, q->host, q->buf->data, s->cluster_size, written);
 }
 
 static enum qstep cow_inflated(struct qreq *q)
@@ -142,7 +142,7 @@ static enum qstep cow_step(struct qreq *q)
 	}
 	q->ret = 0;
 	if (q->map.type == Q_DATA)
-		return qreq_io(q, s->file, BLOCK_READ, qcow2_cluster_start(s, q->map.host),
+		return qreq_io(q, s->data, BLOCK_READ, qcow2_cluster_start(s, q->map.host),
 			       q->buf->data, s->cluster_size, cow_merge);
 	if (q->map.type == Q_COMPRESSED) {
 		q->step = cow_compressed;
@@ -183,7 +183,7 @@ static enum qstep alloc_step(struct qreq *q)
 		q->step = cow_step;
 		return STEP_GO;
 	}
-	return qreq_io(q, s->file, is_zeroing(q) ? BLOCK_WRITE_ZEROES : BLOCK_WRITE, q->host + in,
+	return qreq_io(q, s->data, is_zeroing(q) ? BLOCK_WRITE_ZEROES : BLOCK_WRITE, q->host + in,
 		       NULL, q->chunk, written);
 }
 
@@ -207,13 +207,13 @@ enum qstep qreq_write_piece(struct qreq *q, uint64_t limit)
 	if (ret)
 		return qreq_wait_or_end(q, ret);
 	q->chunk = q->map.bytes;
-	if (q->map.type == Q_DATA && q->map.copied &&
+	if (q->map.type == Q_DATA && (q->map.copied || s->external) &&
 	    (s->l1[q->offset >> (s->l2_bits + s->cluster_bits)] & ENTRY_COPIED)) {
 		if (qreq_blocked(q, q->offset, q->offset + q->chunk, false))
 			return STEP_WAIT;
 		range_take(&s->ranges, &q->range, q->offset, q->offset + q->chunk, false);
 		q->ranged = true;
-		return qreq_io(q, s->file, is_zeroing(q) ? BLOCK_WRITE_ZEROES : BLOCK_WRITE,
+		return qreq_io(q, s->data, is_zeroing(q) ? BLOCK_WRITE_ZEROES : BLOCK_WRITE,
 			       q->map.host, NULL, q->chunk, in_place_done);
 	}
 	ret = qcow2_own_slice(s, q->offset, &q->waiter, &e, &index);
@@ -230,9 +230,9 @@ enum qstep qreq_write_piece(struct qreq *q, uint64_t limit)
 		return STEP_WAIT;
 	range_take(&s->ranges, &q->range, start, start + (q->clusters << s->cluster_bits), true);
 	q->ranged = true;
-	q->reused = q->map.type == Q_ZERO_ALLOC && q->map.copied;
+	q->reused = s->external || (q->map.type == Q_ZERO_ALLOC && q->map.copied);
 	if (q->reused) {
-		q->host = q->map.host;
+		q->host = s->external ? start : q->map.host;
 		q->host_taken = true;
 	}
 	q->step = alloc_step;
@@ -314,6 +314,8 @@ enum qstep qzero_step(struct qreq *q)
 		qreq_advance(q);
 		return STEP_GO;
 	}
+	if (s->external && q->map.type == Q_DATA)
+		return qreq_write_piece(q, limit);
 	if (partial || (s->h.version < 3 && below_has(s, q->offset)))
 		return qreq_write_piece(q, partial ? limit : MIN(limit, s->cluster_size));
 	return change_entries(q, zeroed);
@@ -322,6 +324,29 @@ enum qstep qzero_step(struct qreq *q)
 static uint64_t discarded(struct qreq *q, uint64_t old)
 {
 	return q->s->h.version >= 3 && q->s->node->backing ? L2_ZERO : 0;
+}
+
+static enum qstep discard_done(struct qreq *q)
+{
+	qreq_advance(q); /* a hint: its failure changes nothing */
+	q->step = qdiscard_step;
+	return STEP_GO;
+}
+
+/* What lies in the data file stays where it is, whatever becomes of the bytes. */
+static enum qstep discard_external(struct qreq *q)
+{
+	struct qcow2 *s = q->s;
+
+	if (!s->pass_discard) {
+		qreq_advance(q);
+		return STEP_GO;
+	}
+	if (qreq_blocked(q, q->offset, q->offset + q->chunk, true))
+		return STEP_WAIT;
+	range_take(&s->ranges, &q->range, q->offset, q->offset + q->chunk, true);
+	q->ranged = true;
+	return qreq_io(q, s->data, BLOCK_DISCARD, q->map.host, NULL, q->chunk, discard_done);
 }
 
 enum qstep qdiscard_step(struct qreq *q)
@@ -349,5 +374,7 @@ enum qstep qdiscard_step(struct qreq *q)
 		qreq_advance(q);
 		return STEP_GO;
 	}
+	if (s->external && q->map.type == Q_DATA)
+		return discard_external(q);
 	return change_entries(q, discarded);
 }

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""qcow2's rarer features against qemu-img, both ways: external data files, preallocation."""
+import json
+import os
+import random
+
+import pytest
+
+from conftest import (Model, assert_quiet, assert_same, needs_qemu, qemu_img, qemu_io, run, vmm_img,
+                      vmm_io)
+
+pytestmark = needs_qemu
+MiB = 1 << 20
+MAKERS = {"qemu": qemu_img, "vmm": vmm_img}
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("raw", ["on", "off"])
+@pytest.mark.parametrize("cluster", [4096, 65536])
+def test_data_file(tmp_path, maker, raw, cluster):
+    image, data = tmp_path / "a.qcow2", tmp_path / "a.data"
+    size = 3 * MiB + 1536
+    MAKERS[maker]("create", "-q", "-f", "qcow2", "-o",
+                  f"data_file={data},data_file_raw={raw},cluster_size={cluster}", image, size)
+    model = Model(size, seed=cluster)
+    for turn in range(3):
+        discards = turn > 0  # which end as zeroes here: the file gets holes
+        assert_quiet(vmm_io(image, model.commands(120, discards), "-f", "qcow2", "-d", "unmap"))
+        assert_same(image, model, tmp_path)
+        at, length = model.span()
+        qemu_io(image, [f"write -q -P 99 {at} {length}"], "-f", "qcow2")
+        model.fill(at, length, 99)
+        if raw == "on":
+            assert data.read_bytes()[:size] == bytes(model.data)
+    info = {tool: json.loads(t("info", "--output=json", image)[1])["format-specific"]
+            for tool, t in MAKERS.items()}
+    assert info["vmm"] == info["qemu"]
+    vmm_img("resize", "-q", image, size + MiB)
+    model.data += bytes(MiB)
+    model.size += MiB
+    assert_quiet(vmm_io(image, model.commands(60), "-f", "qcow2"))
+    assert_same(image, model, tmp_path)
+
+
+def test_data_file_is_left_alone(tmp_path):
+    """info and check open no file that the image names; nothing but a file's name is taken."""
+    image, data = tmp_path / "a.qcow2", tmp_path / "a.data"
+    vmm_img("create", "-q", "-f", "qcow2", "-o", f"data_file={data}", image, MiB)
+    os.unlink(data)
+    assert f"data file: {data}" in vmm_img("info", image)[1]
+    vmm_img("check", image)
+    code, _, err = vmm_img("map", image, ok=False)
+    assert code == 1 and "No such file or directory" in err
+    evil = image.read_bytes().replace(str(data).encode(), b"json:{}".ljust(len(str(data)), b" "))
+    image.write_bytes(evil)
+    code, _, err = vmm_img("map", image, ok=False)
+    assert code == 1 and "not a file's name" in err and err.count("\n") == 1
+    assert "json:{}" in vmm_img("info", image)[1]
+
+
+def test_data_file_by_option(tmp_path):
+    image, data, moved = tmp_path / "a.qcow2", tmp_path / "a.data", tmp_path / "b.data"
+    qemu_img("create", "-q", "-f", "qcow2", "-o", f"data_file={data}", image, MiB)
+    os.rename(data, moved)
+    opts = f"driver=qcow2,file.driver=file,file.filename={image},data-file.filename={moved}"
+    assert_quiet(vmm_img("io", "--image-opts", "-c", "write -q -P 5 0 64k", opts))
+    code, _, err = vmm_img("io", "--image-opts", "-c", "read -q 0 1",
+                           f"driver=qcow2,file.driver=file,file.filename={image}", ok=False)
+    assert code == 1 and "a.data" in err
+    os.rename(moved, data)
+    qemu_io(image, ["read -q -P 5 0 64k"])
+    plain = tmp_path / "p.qcow2"
+    vmm_img("create", "-q", "-f", "qcow2", plain, MiB)
+    code, _, err = vmm_img("io", "--image-opts", "-c", "read -q 0 1",
+                           opts.replace(str(image), str(plain)).replace(str(moved), str(data)), ok=False)
+    assert code == 1 and "data-file" in err
+
+
+@pytest.mark.parametrize("options,message", [
+    ("data_file_raw=on", "data-file-raw requires data-file"),
+    ("compat=0.10,data_file=x", "External data files are only supported"),
+])
+def test_data_file_refused(tmp_path, options, message):
+    for tool in MAKERS.values():
+        code, _, err = tool("create", "-q", "-f", "qcow2", "-o", options, tmp_path / "a.qcow2", MiB,
+                            ok=False)
+        assert code == 1 and message in err
+
+
+@pytest.mark.parametrize("mode", ["metadata", "falloc", "full"])
+@pytest.mark.parametrize("cluster,bits,compat", [(65536, 16, "1.1"), (512, 64, "1.1"), (4096, 16, "0.10")])
+def test_preallocation(tmp_path, mode, cluster, bits, compat):
+    image = tmp_path / "a.qcow2"
+    size = 2 * MiB + 512
+    vmm_img("create", "-q", "-f", "qcow2", "-o",
+            f"preallocation={mode},cluster_size={cluster},refcount_bits={bits},compat={compat}", image,
+            size)
+    model = Model(size, seed=1)
+    assert_same(image, model, tmp_path)
+    assert json.loads(qemu_img("check", "--output=json", image)[1])["allocated-clusters"] == \
+        -(-size // cluster)
+    used = image.stat().st_blocks * 512
+    assert used >= size if mode != "metadata" else used < MiB
+    before = image.stat().st_size
+    assert_quiet(vmm_io(image, [f"write -q -P 9 0 {size}"]))
+    assert image.stat().st_size == before
+    model.fill(0, size, 9)
+    assert_same(image, model, tmp_path)
