@@ -341,8 +341,9 @@ static bool make_isa_devices(struct q35 *b, struct error **err)
 static bool direct_boot(struct q35 *b, bool load, struct error **err)
 {
 	struct pci_windows windows = {
-		.io_base = 0xc000,
-		.io_size = 0x4000,
+		/* The board's own ports lie below; bridges take 4 KiB each. */
+		.io_base = 0x1000,
+		.io_size = 0xf000,
 		.mem32_base = Q35_PCI_HOLE_BASE,
 		.mem32_size = Q35_IOAPIC_BASE - Q35_PCI_HOLE_BASE,
 		.mem64_base = q35_pci64_base(b),

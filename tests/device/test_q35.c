@@ -19,6 +19,7 @@
 
 #include "block/block.h"
 #include "hw/legacy/legacy.h"
+#include "hw/virtio/virtio_rng.h"
 #include "target-x86/q35_internal.h"
 #include "vmm/core/util.h"
 
@@ -160,6 +161,18 @@ static int reset_irqchip(struct accel *a)
 	return 0;
 }
 
+static void msi_nowhere(struct msi_sink *sink, struct msi_msg msg, uint32_t requester)
+{
+}
+
+static int no_route(struct msi_sink *sink, struct msi_route *route, int fd, struct msi_msg msg,
+		    uint32_t requester)
+{
+	return -ENOSYS;
+}
+
+static const struct msi_sink_ops msi_ops = {.send = msi_nowhere, .route_add = no_route};
+
 static void irq_nowhere(struct irq_line *line, bool level)
 {
 }
@@ -244,6 +257,7 @@ static void machine_init(struct machine *m)
 	};
 	m->accel.ops = &m->ops;
 	m->accel.vm = &m->vm;
+	m->accel.msi.ops = &msi_ops;
 	for (unsigned i = 0; i < ARRAY_SIZE(m->accel.gsi); i++)
 		m->accel.gsi[i] = (struct irq_line){.set = irq_nowhere};
 	m->phys_bits = 46;
@@ -575,6 +589,42 @@ static void test_direct_boot(void **state)
 	machine_destroy(&m);
 }
 
+static void add_device(struct machine *m, const char *args)
+{
+	struct opts opts = {0};
+	struct error *err = NULL;
+
+	assert_true(opts_parse(&opts, args, "driver", &err));
+	if (!device_add(&m->vm, &opts, &err))
+		fail_msg("%s", error_message(err));
+	opts_free(&opts);
+}
+
+/* Each bridge with a legacy device behind it takes 4 KiB of ports. */
+static void test_direct_boot_with_many_ports(void **state)
+{
+	static const struct device_desc *const table[] = {&pcie_root_port_desc,
+							  &virtio_rng_pci_desc, NULL};
+	struct error *err = NULL;
+	struct machine m;
+	char text[80];
+
+	machine_init(&m);
+	make_kernel(&m);
+	m.vm.device_table = table;
+	m.board = q35_new(&m.vm, &m.accel, &m.config, &err);
+	assert_non_null(m.board);
+	for (unsigned i = 1; i <= 15; i++) {
+		snprintf(text, sizeof(text), "pcie-root-port,id=r%u,slot=%u", i, i);
+		add_device(&m, text);
+		snprintf(text, sizeof(text), "virtio-rng-pci,disable-legacy=off,bus=r%u", i);
+		add_device(&m, text);
+	}
+	if (!q35_complete(m.board, &err))
+		fail_msg("%s", error_message(err));
+	machine_destroy(&m);
+}
+
 static void assert_apart(struct acpi_range a, struct acpi_range b)
 {
 	if (a.size && b.size && a.base < b.base + b.size && b.base < a.base + a.size)
@@ -750,11 +800,16 @@ static void test_address_bits(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_shadow),	     cmocka_unit_test(test_shadow_is_cheap),
-		cmocka_unit_test(test_smram),	     cmocka_unit_test(test_flash),
-		cmocka_unit_test(test_flash_limits), cmocka_unit_test(test_sizes_refused),
-		cmocka_unit_test(test_direct_boot),  cmocka_unit_test(test_maps_of_all_sizes),
+		cmocka_unit_test(test_shadow),
+		cmocka_unit_test(test_shadow_is_cheap),
+		cmocka_unit_test(test_smram),
+		cmocka_unit_test(test_flash),
+		cmocka_unit_test(test_flash_limits),
+		cmocka_unit_test(test_sizes_refused),
+		cmocka_unit_test(test_direct_boot),
+		cmocka_unit_test(test_maps_of_all_sizes),
 		cmocka_unit_test(test_tables_follow_the_ecam),
+		cmocka_unit_test(test_direct_boot_with_many_ports),
 		cmocka_unit_test(test_address_bits),
 	};
 
