@@ -119,8 +119,13 @@ void block_submit(struct block_req *req)
 
 static bool tree_busy(const struct block_node *node)
 {
-	return node && (node->in_flight || tree_busy(node->file) || tree_busy(node->backing) ||
-			tree_busy(node->data));
+	if (!node)
+		return false;
+	for (unsigned i = 0; i < node->extent_count; i++)
+		if (tree_busy(node->extents[i]))
+			return true;
+	return node->in_flight || tree_busy(node->file) || tree_busy(node->backing) ||
+	       tree_busy(node->data);
 }
 
 void block_drain(struct block_node *node)

@@ -119,6 +119,9 @@ struct block_node {
 	void *opaque; /* the driver's state */
 	struct block_node *file, *backing;
 	struct block_node *data; /* where a format keeps the disk's bytes, if not in file */
+	/* An image of several files: these, closed with it. */
+	struct block_node **extents;
+	unsigned extent_count;
 	char *name;
 	char *filename;	    /* as given; of the lowest file for a format */
 	char *backing_name; /* as the header has it, or NULL */
@@ -130,6 +133,7 @@ struct block_node {
 	bool growable; /* a format's file: what lies past the end is right, and reads as zero */
 	bool owned;    /* some node's child */
 	bool no_flush;
+	bool packs; /* takes compressed writes of whole units only, each once */
 	bool written;	    /* since it was opened */
 	bool zero_past_end; /* what lies beyond the end reads as zero once it is inside */
 	int detect_zeroes;  /* 0 off, 1 on, 2 unmap */
@@ -207,6 +211,10 @@ struct block_node *block_open_file(struct evloop *loop, const char *filename, co
 				   uint32_t flags, struct error **err);
 struct block_node *block_open_tool(struct evloop *loop, struct opts *opts, uint32_t flags,
 				   struct error **err);
+/* One more of node->extents: a file as it is (driver "file"), or an image of that format in it. The
+ * name is a path, whatever characters it has. */
+bool block_open_extent(struct block_node *node, const struct block_open *how, const char *driver,
+		       const char *filename, struct error **err);
 /*
  * Sets node->backing: nested backing.*, a node's name, none for backing=null, or what the image's
  * header has in node->backing_name and backing_format.
@@ -230,7 +238,7 @@ bool block_file_identity(const struct block_node *node, dev_t *dev, ino_t *ino);
 bool block_parse_cache(const char *name, uint32_t *flags);
 
 extern const struct block_driver block_file, block_host_device, block_raw, block_qcow2;
-extern const struct block_driver block_vdi, block_vhdx, block_vpc;
+extern const struct block_driver block_vdi, block_vhdx, block_vpc, block_vmdk;
 extern const struct block_driver block_null_co, block_null_aio;
 
 #endif

@@ -45,6 +45,8 @@ void block_init_req_bytes(struct block_node *node)
 		child = MAX(child, node->backing->req_bytes);
 	if (node->data)
 		child = MAX(child, node->data->req_bytes);
+	for (unsigned i = 0; i < node->extent_count; i++)
+		child = MAX(child, node->extents[i]->req_bytes);
 	node->req_bytes = ALIGN_UP(sizeof(struct block_req) +
 					   ALIGN_UP(node->drv->req_size, BLOCK_REQ_ALIGN) + child,
 				   BLOCK_REQ_ALIGN);
@@ -53,6 +55,7 @@ void block_init_req_bytes(struct block_node *node)
 void block_node_free(struct block_node *node)
 {
 	free(node->opaque);
+	free(node->extents);
 	free(node->name);
 	free(node->filename);
 	free(node->backing_name);
@@ -74,6 +77,8 @@ static void detach_tree(struct block_node *node)
 	detach_tree(node->file);
 	detach_tree(node->backing);
 	detach_tree(node->data);
+	for (unsigned i = 0; i < node->extent_count; i++)
+		detach_tree(node->extents[i]);
 }
 
 static void attach_tree(struct block_node *node, struct evloop *loop)
@@ -83,6 +88,8 @@ static void attach_tree(struct block_node *node, struct evloop *loop)
 	attach_tree(node->file, loop);
 	attach_tree(node->backing, loop);
 	attach_tree(node->data, loop);
+	for (unsigned i = 0; i < node->extent_count; i++)
+		attach_tree(node->extents[i], loop);
 	node->loop = loop;
 	if (node->drv->attach)
 		node->drv->attach(node, loop);
@@ -114,6 +121,8 @@ static void close_tree(struct block_node *node, struct evloop *home)
 	close_tree(node->file, home);
 	close_tree(node->backing, home);
 	close_tree(node->data, home);
+	for (unsigned i = 0; i < node->extent_count; i++)
+		close_tree(node->extents[i], home);
 	block_node_free(node);
 }
 

@@ -18,7 +18,7 @@
 
 static const struct block_driver *const drivers[] = {
 	&block_file,	 &block_host_device, &block_raw, &block_qcow2, &block_null_co,
-	&block_null_aio, &block_vdi,	     &block_vpc, &block_vhdx,
+	&block_null_aio, &block_vdi,	     &block_vpc, &block_vhdx,  &block_vmdk,
 };
 
 static const char *const discard_names[] = {"ignore", "off", "unmap", "on", NULL};
@@ -218,6 +218,37 @@ static struct block_node *open_file_child(const struct block_open *how, struct o
 	if (node && grows)
 		node->growable = true;
 	return node;
+}
+
+bool block_open_extent(struct block_node *node, const struct block_open *how, const char *driver,
+		       const char *filename, struct error **err)
+{
+	struct block_open child = *how;
+	bool file = !strcmp(driver, "file");
+	struct block_node *extent, **grown;
+	struct opts opts = {0};
+
+	child.flags = (how->flags & INHERITED) | BLOCK_OPEN_UNMAP | BLOCK_OPEN_BLOCKDEV;
+	if (node->read_only)
+		child.flags &= ~(BLOCK_OPEN_RDWR | BLOCK_OPEN_AUTO_RO);
+	child.depth++;
+	opts_add(&opts, "driver", driver);
+	if (!file)
+		opts_add(&opts, "file.driver", "file");
+	opts_add(&opts, file ? "filename" : "file.filename", filename);
+	extent = open_nested(&child, &opts, err);
+	opts_free(&opts);
+	if (!extent)
+		return false;
+	grown = realloc(node->extents, (node->extent_count + 1) * sizeof(*grown));
+	if (!grown) {
+		block_abandon(extent, how->home);
+		error_set_errno(err, ENOMEM, "Could not open '%s'", filename);
+		return false;
+	}
+	node->extents = grown;
+	node->extents[node->extent_count++] = extent;
+	return true;
 }
 
 static const struct block_driver *guess_format(struct block_node *file, struct error **err)

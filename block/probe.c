@@ -12,6 +12,7 @@ static const struct block_driver *const known[] = {
 	&block_vdi,
 	&block_vpc,
 	&block_vhdx,
+	&block_vmdk,
 };
 
 static const struct {
@@ -19,9 +20,7 @@ static const struct {
 	uint16_t offset, len;
 	const char *magic;
 } foreign[] = {
-	{"vmdk", 0, 4, "KDMV"},
 	{"vmdk", 0, 4, "COWD"},
-	{"vmdk", 0, 21, "# Disk DescriptorFile"},
 	{"qed", 0, 4, "QED\0"},
 	{"luks", 0, 6, "LUKS\xba\xbe"},
 	{"parallels", 0, 16, "WithoutFreeSpace"},

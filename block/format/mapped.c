@@ -437,6 +437,49 @@ static enum mapped_step new_unit(struct mapped_req *q)
 	return io(q, m->file, BLOCK_WRITE, q->host, m->head_data, m->head, head_written);
 }
 
+static enum mapped_step pack_written(struct mapped_req *q)
+{
+	if (q->ret)
+		return end(q, q->ret);
+	free(q->bounce);
+	q->bounce = NULL;
+	q->step = link_step;
+	return STEP_GO;
+}
+
+/* A unit that is packed: what the request does not have of it is zero. */
+static enum mapped_step new_packed(struct mapped_req *q)
+{
+	struct mapped *m = q->m;
+	uint64_t start = q->offset - q->offset % m->unit;
+	struct block_req *req = q->req;
+	uint8_t *plain;
+	int64_t n;
+
+	q->chunk = MIN(q->left, start + m->unit - q->offset);
+	if (m->frozen) {
+		waitq_add(&m->thawed, &q->waiter);
+		return STEP_WAIT;
+	}
+	if (blocked(q, start, start + m->unit, true))
+		return STEP_WAIT;
+	plain = calloc(1, m->unit);
+	q->bounce = malloc(2 * m->unit);
+	n = plain && q->bounce ? 0 : -ENOMEM;
+	if (!n) {
+		block_iov_to_buf(req->iov, req->iovcnt, req->iov_skip + q->at,
+				 plain + (q->offset - start), q->chunk);
+		n = m->ops->pack(m, start / m->unit, plain, q->bounce);
+	}
+	free(plain);
+	if (n < 0)
+		return end(q, n);
+	memset(q->bounce + n, 0, ALIGN_UP(n, 512) - n);
+	q->host = m->end;
+	m->end += ALIGN_UP(n, 512);
+	return io(q, m->file, BLOCK_WRITE, q->host, q->bounce, ALIGN_UP(n, 512), pack_written);
+}
+
 static enum mapped_step in_place(struct mapped_req *q)
 {
 	struct mapped *m = q->m;
@@ -479,6 +522,8 @@ static enum mapped_step write_step(struct mapped_req *q)
 		advance(q);
 		return STEP_GO;
 	}
+	if (m->ops->pack)
+		return new_packed(q);
 	return new_unit(q);
 }
 

@@ -73,6 +73,9 @@ struct mapped_ops {
 	 * something to change while m->frozen. NULL: nothing to do. */
 	int (*touch)(struct mapped *m, uint64_t offset, uint64_t bytes, uint64_t host,
 		     struct waiter *w);
+	/* Instead of link's unit: a unit's bytes, in, packed into out, which has room for twice as
+	 * many; how many, or -errno. What is packed is written once. NULL: units are plain. */
+	int64_t (*pack)(struct mapped *m, uint64_t unit, const uint8_t *in, uint8_t *out);
 	/* PACKED: run->size bytes into out. Any input; -EIO if it is not exactly that. */
 	int (*unpack)(struct mapped *m, const struct mapped_run *run, const uint8_t *in,
 		      uint8_t *out);

@@ -129,8 +129,10 @@ static bool own_options(const struct block_driver *drv, struct block_create *c, 
 			goto fail;
 		}
 	}
-	c->backing = opts_get(opts, "backing_file");
-	c->backing_format = opts_get(opts, "backing_fmt");
+	if (opts_has(opts, "backing_file"))
+		c->backing = opts_get(opts, "backing_file");
+	if (opts_has(opts, "backing_fmt"))
+		c->backing_format = opts_get(opts, "backing_fmt");
 	if (opts_get_size(opts, "size", 1, &c->size, err))
 		return true;
 fail:

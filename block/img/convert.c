@@ -86,6 +86,7 @@ static bool open_target(struct evloop *loop, struct settings *set, const char *t
 		error_set(err, "output file is smaller than input file");
 		return false;
 	}
+	c->compressed |= c->dst->packs;
 	if (c->compressed && !c->dst->drv->compresses) {
 		error_set(err, "Compression not supported for this file format");
 		return false;

@@ -17,6 +17,8 @@ WRITABLE = [
     ("vpc", "subformat=fixed,force_size=on"),
     ("vhdx", ""), ("vhdx", "block_size=1M,log_size=2M"), ("vhdx", "subformat=fixed"),
     ("vhdx", "block_state_zero=off"),
+    ("vmdk", ""), ("vmdk", "zeroed_grain=on"), ("vmdk", "subformat=monolithicFlat"),
+    ("vmdk", "subformat=twoGbMaxExtentSparse"), ("vmdk", "subformat=twoGbMaxExtentFlat"),
 ]
 CHECKED = {"vdi", "vhdx", "vmdk"}  # qemu-img check knows them
 
@@ -92,7 +94,7 @@ def test_cache_modes(tmp_path, fmt, options, cache):
 @pytest.mark.parametrize("size", [0, 512, 68 * MiB + 512, "3G", "130G"])
 def test_sizes(tmp_path, fmt, options, size):
     """Rounding to geometries, and maps of several pages."""
-    if size == 0 and ("fixed" in options or fmt == "vhdx"):
+    if size == 0 and ("fixed" in options or fmt in ("vhdx", "vmdk")):
         pytest.skip("nobody can open these")
     ours, theirs = tmp_path / f"ours.{fmt}", tmp_path / f"theirs.{fmt}"
     create(vmm_img, fmt, options, ours, size)
@@ -168,3 +170,62 @@ def test_vhdx_log_replay(tmp_path, wrapped):
     if not wrapped:  # QEMU 7.2 drops a sequence that goes over the ring's end
         qemu_img("check", "-f", "vhdx", "-r", "all", theirs)
         qemu_img("compare", "-f", "vhdx", "-F", "vhdx", image, theirs)
+
+
+def patterned(path, size=5 * MiB + 7 * 512, seed=21):
+    """A raw image with data that compresses, zeroes, and some noise."""
+    model = Model(size, seed)
+    for at in range(0, size, 90000):
+        model.fill(at, min(model.random.randrange(100, 90000), size - at), model.random.choice([0, 3, 77]))
+    model.data[MiB:MiB + 200000] = model.random.randbytes(200000)
+    path.write_bytes(model.data)
+    return model
+
+
+def test_vmdk_stream_optimized(tmp_path):
+    raw, image, theirs = tmp_path / "a.raw", tmp_path / "ours.vmdk", tmp_path / "theirs.vmdk"
+    patterned(raw)
+    options = ["-O", "vmdk", "-o", "subformat=streamOptimized"]
+    qemu_img("convert", "-f", "raw", *options, raw, theirs)
+    vmm_img("compare", "-f", "raw", "-F", "vmdk", raw, theirs)
+    vmm_img("convert", "-f", "raw", *options, raw, image)
+    qemu_img("compare", "-f", "raw", "-F", "vmdk", raw, image)
+    qemu_img("check", "-f", "vmdk", image)
+    vmm_img("compare", "-f", "raw", "-F", "vmdk", raw, image)
+    assert image.stat().st_size < 700000
+    # A grain is written once.
+    code, out, _ = vmm_io(image, ["write -q -P 1 1M 64k"], "-f", "vmdk", ok=False)
+    assert "Input/output error" in out
+
+
+@pytest.mark.parametrize("maker", ["qemu", "vmm"])
+def test_vmdk_parent(tmp_path, maker):
+    base, top = tmp_path / "base.vmdk", tmp_path / "top.vmdk"
+    make = qemu_img if maker == "qemu" else vmm_img
+    make("create", "-q", "-f", "vmdk", base, 3 * MiB)
+    model = Model(3 * MiB, seed=5)
+    assert_quiet(vmm_io(base, model.commands(60), "-f", "vmdk"))
+    make("create", "-q", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", top)
+    for _ in range(2):
+        assert_quiet(vmm_io(top, model.commands(60), "-f", "vmdk"))
+        assert_same(top, "vmdk", model, tmp_path)
+    assert_quiet(vmm_io(base, ["write -q -P 9 0 64k"], "-f", "vmdk"))
+    code, _, err = vmm_img("map", "-f", "vmdk", top, ok=False)
+    assert code == 1 and "was changed since" in err
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../x.raw", "sub/x.raw", "", ".."])
+def test_vmdk_extents_stay_beside_the_descriptor(tmp_path, name):
+    (tmp_path / "sub").mkdir()
+    secret = tmp_path / "sub" / "x.raw"
+    secret.write_bytes(b"secret" + bytes(MiB - 6))
+    image = tmp_path / "sub" / "a.vmdk" if name.startswith("..") else tmp_path / "a.vmdk"
+    image.write_text('# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n'
+                     f'createType="monolithicFlat"\nRW 8 FLAT "{name}" 0\n')
+    assert "4 KiB" in vmm_img("info", image)[1]
+    code, _, err = vmm_img("convert", "-O", "raw", image, tmp_path / "out", ok=False)
+    assert code == 1 and "does not lie beside the descriptor" in err
+    if name == "sub/x.raw":
+        vmm_img("convert", "--image-opts", "-O", "raw",
+                f"driver=vmdk,extent-paths=on,file.driver=file,file.filename={image}", tmp_path / "out")
+        assert (tmp_path / "out").read_bytes()[:6] == b"secret"
