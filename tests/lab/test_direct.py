@@ -197,3 +197,30 @@ def test_a_triple_fault_resets(boot):
     vm = boot("test=triple reboot=t", "-cpu", "host", "-no-reboot")
     vm.expect("TRIPLE-NOW")
     assert vm.end() == 0
+
+
+SPLIT = ("-machine", "q35,kernel_irqchip=split", "-cpu", "host")
+
+
+def test_split_irqchip(boot, tmp_path):
+    """The board's own I/O APIC: edges of the serial port, the level of the power button's SCI."""
+    qmp = tmp_path / "qmp"
+    vm = boot("test=button", *SPLIT, "-smp", "2", "-qmp", f"unix:{qmp},server=on,wait=off")
+    vm.expect("cpus 2")
+    vm.expect("BUTTON-WAIT")
+    q = Qmp(str(qmp))
+    q.call("system_powerdown")
+    vm.expect("BUTTON-PRESSED")
+    q.close()
+    assert vm.end() == 0
+
+
+def test_split_irqchip_pic(boot, tmp_path):
+    """The board's own 8259s at LINT0: all interrupts, the disk's shared level among them."""
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(bytes(64 << 20))
+    vm = boot("noapic pci=nomsi test=disk", *SPLIT, "-drive",
+              f"file={disk},format=raw,if=virtio")
+    vm.expect("DISK-WRITTEN")
+    assert vm.end() == 0
+    subprocess.run(["e2fsck", "-fn", disk], check=True)
