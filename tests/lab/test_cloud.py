@@ -27,8 +27,8 @@ chpasswd: {expire: false}
 locale: C.UTF-8
 ssh_genkeytypes: [ed25519]
 runcmd:
-- [sh, -c, 'echo "SEEDED by $(grep -o "DataSource[^,]*" /run/cloud-init/status.json)" >/dev/ttyS0']
-- [sh, -c, 'echo "CPUS $(nproc) ROOT $(findmnt -no SOURCE /)" >/dev/ttyS0']
+- [sh, -c, 'echo "SEEDED by $(grep -o "DataSource[^\\"]*" /run/cloud-init/status.json)" >/dev/ttyS0']
+- [sh, -c, 'echo "HOST $(hostname) CPUS $(nproc) ROOT $(findmnt -no SOURCE /)" >/dev/ttyS0']
 - [sh, -c, 'echo kept >/root/mark; sync']
 """
 POWER_OFF = "power_state: {mode: poweroff, delay: now, timeout: 5}\n"
@@ -78,7 +78,7 @@ def test_from_its_own_grub_under_seabios(tmp_path):
         vm.expect("Loading Linux", 120)
         vm.expect("Linux version", 600)
         vm.expect("SEEDED by .*NoCloud", 1200)
-        vm.expect(r"CPUS 2 ROOT /dev/vda3")
+        vm.expect(r"HOST testhost CPUS 2 ROOT /dev/vda3")
         vm.type("\n")
         vm.expect("testhost login:", 1200)
         vm.type("debian\n")
@@ -125,16 +125,17 @@ def test_under_ovmf_with_a_variable_store(tmp_path):
     check_root(disk, tmp_path)
 
 
-def test_direct_boot_with_a_seed_in_memory(tmp_path):
+def test_direct_boot_with_seeds_in_memory_and_smbios(tmp_path):
+    """-cloud-init has the user data, the serial number (ds=nocloud...) the host's name."""
     disk = overlay(tmp_path, IMAGE)
-    user, meta = write_seed(tmp_path)
+    user, _ = write_seed(tmp_path)
     with Vm("-m", "1G", "-smp", "2", "-cpu", "host", "-drive", f"file={disk},if=virtio",
             "-kernel", f"{CACHE}/vmlinuz", "-initrd", f"{CACHE}/initrd.img", "-append",
-            "root=/dev/vda3 console=ttyS0", "-cloud-init", f"user-data={user},meta-data={meta}",
-            "-nographic") as vm:
+            "root=/dev/vda3 console=ttyS0", "-cloud-init", f"user-data={user}", "-smbios",
+            "type=1,serial=ds=nocloud;h=bysmbios;i=iid-7", "-nographic") as vm:
         vm.expect("SEEDED by .*NoCloud", 1200)
-        vm.expect(r"CPUS 2 ROOT /dev/vda3")
-        assert vm.end(300) == 0
+        vm.expect(r"HOST bysmbios CPUS 2 ROOT /dev/vda3")
+        assert vm.end(600) == 0
     check_image(disk)
     check_root(disk, tmp_path)
 
@@ -150,18 +151,6 @@ def test_a_seed_on_a_sata_cdrom(tmp_path):
         vm.expect("SEEDED by .*NoCloud", 1200)
         assert vm.end(300) == 0
     check_image(disk)
-
-
-def test_a_seed_by_smbios(tmp_path):
-    """ds=nocloud in the serial number: cloud-init takes the host name from there."""
-    disk = overlay(tmp_path, IMAGE)
-    with Vm("-m", "1G", "-cpu", "host", "-drive", f"file={disk},if=virtio",
-            "-kernel", f"{CACHE}/vmlinuz", "-initrd", f"{CACHE}/initrd.img", "-append",
-            "root=/dev/vda3 console=ttyS0", "-smbios", "type=1,serial=ds=nocloud;h=bysmbios;i=iid-7",
-            "-nographic") as vm:
-        vm.expect("bysmbios login:", 1200)
-        vm.process.terminate()
-        assert vm.end() == 0
 
 
 @pytest.mark.parametrize("firmware", ["seabios", "split", pytest.param("ovmf", marks=needs_ovmf)])
