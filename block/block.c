@@ -128,10 +128,23 @@ static bool tree_busy(const struct block_node *node)
 	       tree_busy(node->data);
 }
 
+static void hurry_tree(struct block_node *node)
+{
+	if (!node)
+		return;
+	if (node->drv->hurry)
+		node->drv->hurry(node);
+	hurry_tree(node->file);
+	hurry_tree(node->backing);
+}
+
 void block_drain(struct block_node *node)
 {
-	while (tree_busy(node))
-		evloop_run_once(node->loop, -1);
+	while (tree_busy(node)) {
+		hurry_tree(node);
+		if (tree_busy(node))
+			evloop_run_once(node->loop, -1);
+	}
 }
 
 struct sync_done {

@@ -9,6 +9,7 @@
 
 #include "block/create.h"
 #include "block/driver.h"
+#include "block/filter/throttle.h"
 #include "vmm/core/util.h"
 
 static const char *const cache_names[] = {"none",	"off",	  "writeback", "writethrough",
@@ -108,7 +109,8 @@ out:
 }
 
 static struct block_node *open_top(struct block_open *how, struct opts *opts, bool snapshot,
-				   struct evloop *loop, struct error **err)
+				   struct throttle_group *group, struct evloop *loop,
+				   struct error **err)
 {
 	/* What is left over is unknown, and is answered with the nearest of these. */
 	static const char *const known[] = {
@@ -144,6 +146,19 @@ static struct block_node *open_top(struct block_open *how, struct opts *opts, bo
 		"cache-size",
 		"cache-clean-interval",
 		"lazy-refcounts",
+		"bps",
+		"bps_rd",
+		"bps_wr",
+		"bps_max",
+		"iops",
+		"iops_rd",
+		"iops_wr",
+		"iops_max",
+		"iops_size",
+		"group",
+		"throttling.group",
+		"throttling.bps-total",
+		"throttling.iops-total",
 	};
 	struct block_node *node;
 	bool discard;
@@ -170,6 +185,8 @@ static struct block_node *open_top(struct block_open *how, struct opts *opts, bo
 			node->detect_zeroes = zeroes;
 		}
 	}
+	if (node && group)
+		node = throttle_above(node, group);
 	if (node) {
 		node->writeback = !(how->flags & BLOCK_OPEN_WRITETHROUGH);
 		block_set_loop(node, loop);
@@ -178,14 +195,25 @@ static struct block_node *open_top(struct block_open *how, struct opts *opts, bo
 	return node;
 }
 
-struct block_node *block_open(struct evloop *loop, struct opts *opts, struct error **err)
+struct block_node *block_open_drive(struct evloop *loop, const char *id, struct opts *opts,
+				    struct throttle_groups *groups, struct error **err)
 {
 	struct block_open how = {0};
+	struct throttle_group *group = NULL;
+	struct block_node *node;
 	bool snapshot = false;
 
-	if (!drive_options(&how, opts, &snapshot, err))
+	if (!drive_options(&how, opts, &snapshot, err) ||
+	    (groups && !throttle_drive_options(groups, id, opts, &group, err)))
 		return NULL;
-	return open_top(&how, opts, snapshot, loop, err);
+	node = open_top(&how, opts, snapshot, group, loop, err);
+	throttle_group_put(group);
+	return node;
+}
+
+struct block_node *block_open(struct evloop *loop, struct opts *opts, struct error **err)
+{
+	return block_open_drive(loop, NULL, opts, NULL, err);
 }
 
 struct block_node *block_open_blockdev(struct evloop *loop, struct opts *opts,
@@ -197,5 +225,5 @@ struct block_node *block_open_blockdev(struct evloop *loop, struct opts *opts,
 		error_set(err, "Parameter 'driver' is missing");
 		return NULL;
 	}
-	return open_top(&how, opts, false, loop, err);
+	return open_top(&how, opts, false, NULL, loop, err);
 }

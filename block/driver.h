@@ -90,6 +90,7 @@ struct block_driver {
 	size_t req_size;  /* of its context in a request */
 	bool protocol;	  /* opens a file name, not a child */
 	bool compresses;  /* takes BLOCK_COMPRESSED */
+	bool filter;	  /* what file is, byte for byte */
 	/* Of the first BLOCK_PROBE_SIZE bytes (fewer in a short file). NULL: never guessed. */
 	bool (*probe)(const uint8_t *buf, size_t len);
 	bool (*open)(struct block_node *node, const struct block_open *how, struct opts *opts,
@@ -97,6 +98,8 @@ struct block_driver {
 	/* Nothing is in flight. Metadata is written here; a failure is logged. */
 	void (*close)(struct block_node *node);
 	void (*submit)(struct block_node *node, struct block_req *req);
+	/* Somebody drains: requests that are only held back go on. NULL: holds none back. */
+	void (*hurry)(struct block_node *node);
 	/* The node's loop comes and goes. NULL: does not care. */
 	void (*attach)(struct block_node *node, struct evloop *loop);
 	void (*detach)(struct block_node *node);
@@ -132,6 +135,7 @@ struct block_node {
 	bool ignore_discard; /* discard=ignore */
 	bool growable; /* a format's file: what lies past the end is right, and reads as zero */
 	bool owned;    /* some node's child */
+	bool implicit; /* a filter for -drive's keys: it passes for file */
 	bool no_flush;
 	bool packs; /* takes compressed writes of whole units only, each once */
 	bool written;	    /* since it was opened */
@@ -240,5 +244,6 @@ bool block_parse_cache(const char *name, uint32_t *flags);
 extern const struct block_driver block_file, block_host_device, block_raw, block_qcow2;
 extern const struct block_driver block_vdi, block_vhdx, block_vpc, block_vmdk;
 extern const struct block_driver block_null_co, block_null_aio;
+extern const struct block_driver block_throttle;
 
 #endif

@@ -186,6 +186,8 @@ const char *block_name(const struct block_node *node)
 
 const char *block_format(const struct block_node *node)
 {
+	while (node->implicit)
+		node = node->file;
 	return node->drv->name;
 }
 

@@ -19,6 +19,7 @@
 static const struct block_driver *const drivers[] = {
 	&block_file,	 &block_host_device, &block_raw, &block_qcow2, &block_null_co,
 	&block_null_aio, &block_vdi,	     &block_vpc, &block_vhdx,  &block_vmdk,
+	&block_throttle,
 };
 
 static const char *const discard_names[] = {"ignore", "off", "unmap", "on", NULL};
@@ -215,8 +216,8 @@ static struct block_node *open_file_child(const struct block_open *how, struct o
 		}
 	}
 	opts_free(&sub);
-	if (node && grows)
-		node->growable = true;
+	for (struct block_node *n = node; n && grows; n = n->drv->filter ? n->file : NULL)
+		n->growable = true;
 	return node;
 }
 
@@ -279,7 +280,8 @@ static struct block_node *open_format(const struct block_open *how, struct block
 				      struct error **err)
 {
 	struct block_open mine = *how;
-	struct block_node *file = open_file_child(how, opts, drv != &block_raw, err);
+	bool grows = drv && drv->filter ? how->flags & BLOCK_OPEN_RESIZE : drv != &block_raw;
+	struct block_node *file = open_file_child(how, opts, grows, err);
 
 	if (!file)
 		goto fail;

@@ -87,7 +87,9 @@ static void *resolve(void *opaque, const struct prop *prop, const char *name, st
 
 void resources_init(struct resources *r, struct vm *vm, struct chardevs *chardevs)
 {
-	*r = (struct resources){ .vm = vm, .chardevs = chardevs };
+	*r = (struct resources){ .vm = vm,
+				 .chardevs = chardevs,
+				 .throttles = throttle_groups_new() };
 	vm->resolver = (struct prop_resolver){ .resolve = resolve, .opaque = r };
 }
 
@@ -148,9 +150,17 @@ static bool add_rng(struct resources *r, struct opts *opts, const char *id, bool
 	return true;
 }
 
+static bool add_throttle_group(struct resources *r, struct opts *opts, const char *id,
+			       struct error **err)
+{
+	return throttle_groups_add(r->throttles, id, opts, err) &&
+	       opts_check_used(opts, NULL, 0, err);
+}
+
 static bool add_object(struct resources *r, struct opts *opts, struct error **err)
 {
-	static const char *const types[] = { "iothread", "rng-random", "rng-builtin" };
+	static const char *const types[] = { "iothread", "rng-random", "rng-builtin",
+					     "throttle-group" };
 	const char *type = opts_get(opts, "qom-type"), *id = opts_get(opts, "id"), *nearest;
 
 	if (!id) {
@@ -161,6 +171,8 @@ static bool add_object(struct resources *r, struct opts *opts, struct error **er
 		return add_iothread(r, opts, id, err);
 	if (!strcmp(type, "rng-random") || !strcmp(type, "rng-builtin"))
 		return add_rng(r, opts, id, !strcmp(type, "rng-builtin"), err);
+	if (!strcmp(type, "throttle-group"))
+		return add_throttle_group(r, opts, id, err);
 	nearest = nearest_name(type, types, ARRAY_SIZE(types));
 	error_set(err, "objects of type '%s' are not supported%s%s%s", type,
 		  nearest ? " (did you mean '" : "", nearest ? nearest : "",
@@ -172,7 +184,7 @@ static bool add_object(struct resources *r, struct opts *opts, struct error **er
 
 static bool add_blockdev(struct resources *r, struct opts *opts, struct error **err)
 {
-	struct block_names names = { .find = find_node, .opaque = r };
+	struct block_names names = { .find = find_node, .opaque = r, .throttles = r->throttles };
 	struct named_node *n;
 	struct block_node *node;
 
@@ -200,8 +212,13 @@ static bool add_config_drive(struct resources *r, const struct config_drive *c,
 	struct block_node *node = NULL;
 	struct drive *d;
 
+	if (throttle_asked(&c->block) && (c->cdrom || !c->has_medium)) {
+		error_set(err, "limits on a drive whose medium can change are not supported");
+		return false;
+	}
 	if (c->has_medium) {
-		node = block_open(r->vm->loop, (struct opts *)&c->block, err);
+		node = block_open_drive(r->vm->loop, c->id, (struct opts *)&c->block, r->throttles,
+					err);
 		if (!node)
 			return false;
 	}
@@ -278,4 +295,6 @@ void resources_close(struct resources *r)
 		iothread_free(t->thread);
 		free(t);
 	}
+	throttle_groups_free(r->throttles);
+	r->throttles = NULL;
 }

@@ -9,6 +9,7 @@
 #define VMM_RESOURCES_H
 
 #include "block/block.h"
+#include "block/throttle.h"
 #include "vmm/chardev/chardev.h"
 #include "vmm/config.h"
 #include "vmm/core/thread.h"
@@ -36,6 +37,7 @@ struct resources {
 	struct named_node *nodes;
 	struct named_thread *threads;
 	struct named_rng *rngs;
+	struct throttle_groups *throttles;
 };
 
 /* Sets vm->resolver. chardevs is borrowed. */

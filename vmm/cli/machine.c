@@ -547,7 +547,7 @@ static const struct {
 	{ "memory-backend-ram", false },
 	{ "memory-backend-file", false },
 	{ "memory-backend-memfd", false },
-	{ "throttle-group", false },
+	{ "throttle-group", true },
 	{ "secret", false },
 	{ "filter-dump", false },
 };

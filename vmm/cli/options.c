@@ -59,8 +59,8 @@ const struct cli_option cli_options[] = {
 	{ "global", "DEVICE.PROPERTY=VALUE", "a property's default for all devices of that name",
 	  CLI_STANDARD, cli_opt_global },
 	{ "object", "TYPE,id=ID[,PROPERTY=VALUE][,...]",
-	  "something devices use: iothread, rng-random; help lists them", CLI_STANDARD,
-	  cli_opt_object },
+	  "something devices use: iothread, rng-random, throttle-group; help lists them",
+	  CLI_STANDARD, cli_opt_object },
 	{ "nodefaults", NULL, "nothing but what the command line names", CLI_STANDARD,
 	  cli_opt_nodefaults },
 	{ "no-user-config", NULL, "there are no configuration files; accepted for QEMU's scripts",
@@ -69,13 +69,19 @@ const struct cli_option cli_options[] = {
 	{ "drive",
 	  "file=FILE[,format=raw|qcow2][,if=virtio|none|ide|pflash][,media=disk|cdrom][,index=N]"
 	  "[,id=ID][,readonly=on|off][,cache=MODE][,aio=ENGINE][,discard=unmap|ignore]"
-	  "[,detect-zeroes=on|off|unmap][,rerror=ACTION][,werror=ACTION][,serial=TEXT][,...]",
+	  "[,detect-zeroes=on|off|unmap][,rerror=ACTION][,werror=ACTION][,serial=TEXT]"
+	  "[,bps=N][,bps_rd=N][,bps_wr=N][,iops=N][,iops_rd=N][,iops_wr=N][,*_max=N]"
+	  "[,*_max_length=SECONDS][,iops_size=BYTES][,group=NAME][,...]",
 	  "a disk and the device it is in [if=virtio]\n"
 	  "media=cdrom is an IDE CD-ROM, or, if its volume is called cidata, a read-only virtio "
 	  "disk that every cloud image can read; an explicit if= is obeyed.\n"
 	  "cache is writeback, none, writethrough, directsync or unsafe [writeback].\n"
 	  "rerror is report, stop or ignore; werror can also be enospc, its default: stop when the "
-	  "host's disk is full, report other errors to the guest.",
+	  "host's disk is full, report other errors to the guest.\n"
+	  "bps and iops limit bytes and requests a second, of both directions or of reads (_rd) and "
+	  "writes (_wr); with _max a burst may be that fast for _max_length seconds [1]. A request "
+	  "counts once for each iops_size bytes. Drives of one group share its limits, those given "
+	  "last or -object throttle-group's. The long names (throttling.bps-total-max) do as well.",
 	  CLI_STORAGE, cli_opt_drive },
 	{ "blockdev", "DRIVER,node-name=NAME[,OPTION=VALUE][,...] | JSON",
 	  "a node of the block layer, for -device ...,drive=NAME", CLI_STORAGE, cli_opt_blockdev },
