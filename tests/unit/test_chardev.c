@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -451,6 +452,34 @@ static void test_connecting_ends(void **state)
 	close(fd);
 }
 
+/* A client that there is no descriptor for waits, and does not keep the loop busy. */
+static void test_no_descriptors(void **state)
+{
+	struct fixture *x = *state;
+	char *path = xasprintf("%s/sock", x->dir);
+	struct rlimit before, now;
+	struct front f;
+	int client, turns = 0;
+
+	add(x, "socket,id=s,path=%s,server=on,wait=off", path);
+	front_take(&f, &x->set, "s");
+	client = connect_unix(path);
+	getrlimit(RLIMIT_NOFILE, &before);
+	now = before;
+	now.rlim_cur = client + 1;
+	setrlimit(RLIMIT_NOFILE, &now);
+	for (int i = 0; i < 20; i++)
+		turns += evloop_run_once(x->loop, NSEC_PER_MSEC);
+	assert_true(turns < 5);
+	assert_string_equal(f.events, "");
+	setrlimit(RLIMIT_NOFILE, &before);
+	for (int i = 0; i < 300 && !f.c->open; i++)
+		evloop_run_once(x->loop, 10 * NSEC_PER_MSEC);
+	assert_string_equal(f.events, "o");
+	close(client);
+	free(path);
+}
+
 static int quiet_stdout(void)
 {
 	int saved = dup(1), null = open("/dev/null", O_WRONLY);
@@ -648,6 +677,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_unix_client, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_tcp, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wait, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_no_descriptors, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_connecting_ends, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pty, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_mux, setup, teardown),

@@ -24,6 +24,8 @@
 #include "vmm/core/log.h"
 #include "vmm/core/util.h"
 
+#define ACCEPT_RETRY_NS (100 * NSEC_PER_MSEC)
+
 struct socket_chardev {
 	struct stream stream;
 	bool server, nodelay;
@@ -67,9 +69,15 @@ static void on_accept(void *opaque, uint32_t revents)
 	struct socket_chardev *s = opaque;
 	int fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-	if (fd < 0)
-		return; /* it went away again, or the host is out of descriptors */
+	if (fd < 0 && (errno == EAGAIN || errno == ECONNABORTED || errno == EINTR))
+		return; /* it went away again */
 	evloop_fd_del(s->stream.loop, &s->listen_ev);
+	if (fd < 0) {
+		/* Out of descriptors: whoever waits would wake the loop without end. */
+		evloop_timer_arm(s->stream.loop, &s->retry,
+				 evloop_now(s->stream.loop) + ACCEPT_RETRY_NS);
+		return;
+	}
 	connected(s, fd);
 	if (s->fd < 0)
 		start_listening(s);
@@ -127,8 +135,12 @@ static int start_connecting(struct socket_chardev *s)
 
 static void on_retry(void *opaque)
 {
-	if (start_connecting(opaque) < 0)
-		retry_later(opaque);
+	struct socket_chardev *s = opaque;
+
+	if (s->server)
+		start_listening(s);
+	else if (start_connecting(s) < 0)
+		retry_later(s);
 }
 
 static void socket_closed(struct stream *stream)
