@@ -32,6 +32,7 @@ const struct block_create_option block_qcow2_create_options[] = {
 	{"data_file", "str", NULL, "File name of an external data file"},
 	{"data_file_raw", "bool (on/off)", NULL,
 	 "The external data file must stay valid as a raw image"},
+	{"extended_l2", "bool (on/off)", NULL, "Extended L2 tables: 32 subclusters in a cluster"},
 	{"lazy_refcounts", "bool (on/off)", NULL, "Postpone refcount updates", true},
 	{"preallocation", "str", NULL,
 	 "Preallocation mode (allowed values: off, metadata, falloc, full)"},
@@ -187,14 +188,29 @@ static bool plan(struct layout *l, const struct block_create *c, struct error **
 		error_set(err, "Backing file and data-file-raw cannot be used at the same time");
 		return false;
 	}
-	if (c->backing && c->prealloc) {
+	if (c->extended_l2 && c->v2) {
+		error_set(err,
+			  "Extended L2 entries are only supported with compatibility level 1.1 and "
+			  "above (use version=v3 or greater)");
+		return false;
+	}
+	if (c->extended_l2 && l->cluster_bits < 14) {
+		error_set(err, "Extended L2 entries are only supported with cluster sizes of at "
+			       "least 16384 bytes");
+		return false;
+	}
+	if (c->backing && c->prealloc == PREALLOC_FULL && c->extended_l2) {
+		error_set(err, "Unsupported preallocation mode 'full' with a backing file");
+		return false;
+	}
+	if (c->backing && c->prealloc && !c->extended_l2) {
 		error_set(err,
 			  "Backing file and preallocation can only be used at the same time if "
 			  "extended_l2 is enabled");
 		return false;
 	}
 	l->order = __builtin_ctz(bits);
-	l1_bits = 2 * l->cluster_bits - 3;
+	l1_bits = 2 * l->cluster_bits - (c->extended_l2 ? 4 : 3);
 	l->l1_entries = div_round_up(c->size, UINT64_C(1) << l1_bits);
 	if (c->size > INT64_MAX - 511 || l->l1_entries * 8 > QCOW2_MAX_L1_BYTES) {
 		error_set(err, "Image size is too large for a cluster size of %u",
@@ -276,6 +292,7 @@ static bool put_header(uint8_t *buf, const struct layout *l, const struct block_
 	if (!c->v2) {
 		store_be64(buf + QCOW2_OFF_INCOMPATIBLE,
 			   (c->zstd ? QCOW2_INCOMPAT_COMPRESSION : 0) |
+				   (c->extended_l2 ? QCOW2_INCOMPAT_EXTL2 : 0) |
 				   (c->data_file ? QCOW2_INCOMPAT_DATA_FILE : 0));
 		store_be64(buf + QCOW2_OFF_AUTOCLEAR, c->raw_data ? QCOW2_AUTOCLEAR_RAW_DATA : 0);
 		store_be64(buf + QCOW2_OFF_COMPATIBLE,

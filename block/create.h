@@ -18,7 +18,7 @@ struct block_create {
 	unsigned cluster_bits;	/* qcow2; 0: 16 */
 	unsigned refcount_bits; /* qcow2; 0: 16 */
 	bool v2;		/* qcow2: compat=0.10 */
-	bool lazy_refcounts, zstd;
+	bool lazy_refcounts, zstd, extended_l2;
 	const char *data_file; /* qcow2: where the guest's bytes go; made as well. Or NULL */
 	bool raw_data;	       /* qcow2: that file alone is the disk */
 	const char *backing, *backing_format; /* as the header is to have them, or NULL */

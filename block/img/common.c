@@ -90,6 +90,7 @@ static bool qcow2_options(struct opts *opts, struct block_create *c, struct erro
 	    !opts_get_enum(opts, "compression_type", compression, &type, err) ||
 	    !opts_get_size(opts, "cluster_size", 1, &cluster, err) ||
 	    !opts_get_u64(opts, "refcount_bits", &bits, err) ||
+	    !opts_get_bool(opts, "extended_l2", &c->extended_l2, err) ||
 	    !opts_get_bool(opts, "data_file_raw", &c->raw_data, err) ||
 	    !opts_get_bool(opts, "lazy_refcounts", &c->lazy_refcounts, err))
 		return false;

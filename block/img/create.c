@@ -56,8 +56,9 @@ static void print_formatting(const char *filename, const char *format, const str
 		return;
 	}
 	if (!strcmp(format, "qcow2"))
-		printf(" cluster_size=%u extended_l2=off compression_type=%s",
-		       c->cluster_bits ? 1u << c->cluster_bits : 65536, c->zstd ? "zstd" : "zlib");
+		printf(" cluster_size=%u extended_l2=%s compression_type=%s",
+		       c->cluster_bits ? 1u << c->cluster_bits : 65536,
+		       c->extended_l2 ? "on" : "off", c->zstd ? "zstd" : "zlib");
 	printf(" size=%llu", (unsigned long long)c->size);
 	if (c->backing)
 		printf(" backing_file=%s backing_fmt=%s", c->backing, c->backing_format);

@@ -30,7 +30,7 @@ static json_t *qcow2_specific(const struct qcow2 *s)
 	if (s->h.version >= 3) {
 		json_object_set_new(data, "corrupt",
 				    json_boolean(s->h.incompatible & QCOW2_INCOMPAT_CORRUPT));
-		json_object_set_new(data, "extended-l2", json_false());
+		json_object_set_new(data, "extended-l2", json_boolean(s->extended));
 	}
 	o = json_object();
 	json_object_set_new(o, "type", json_string("qcow2"));

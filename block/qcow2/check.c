@@ -188,8 +188,17 @@ static int walk_l1(struct check *c, const uint64_t *l1, uint64_t entries, bool a
 		ret = block_pread(s->file, offset, c->table, s->cluster_size);
 		if (ret)
 			return ret;
-		for (uint64_t k = 0; k < UINT64_C(1) << s->l2_bits; k++)
-			walk_l2_entry(c, be64toh(c->table[k]), active);
+		for (uint64_t k = 0; k < UINT64_C(1) << s->l2_bits; k++) {
+			const uint64_t *e = &c->table[k << (s->entry_bits - 3)];
+
+			walk_l2_entry(c, be64toh(*e), active);
+			if (s->extended && !qsub_entry_ok(s, be64toh(*e), be64toh(e[1]))) {
+				say(c, "ERROR invalid extended L2 entry %llx %llx",
+				    (unsigned long long)be64toh(*e),
+				    (unsigned long long)be64toh(e[1]));
+				c->r->corruptions++;
+			}
+		}
 	}
 	return 0;
 }
@@ -446,14 +455,14 @@ static int check_copied(struct check *c, bool fix)
 		}
 		ret = block_pread(s->file, offset, c->table, s->cluster_size);
 		for (uint64_t k = 0; k < UINT64_C(1) << s->l2_bits && !ret; k++) {
-			uint64_t l2 = be64toh(c->table[k]);
+			uint64_t *e = &c->table[k << (s->entry_bits - 3)], l2 = be64toh(*e);
 			enum qtype type = qcow2_entry_type(s, l2);
 
 			if ((type != Q_DATA && type != Q_ZERO_ALLOC) || s->external ||
 			    !IS_ALIGNED(l2 & ENTRY_OFFSET, s->cluster_size))
 				continue;
 			if (copied_wrong(c, &l2, l2 & ENTRY_OFFSET, fix, "data cluster") && fix) {
-				c->table[k] = htobe64(l2);
+				*e = htobe64(l2);
 				changed = true;
 			}
 		}

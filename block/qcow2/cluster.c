@@ -20,7 +20,7 @@ enum qtype qcow2_entry_type(const struct qcow2 *s, uint64_t entry)
 {
 	if (entry & L2_COMPRESSED)
 		return Q_COMPRESSED;
-	if ((entry & L2_ZERO) && s->h.version >= 3)
+	if ((entry & L2_ZERO) && s->h.version >= 3 && !s->extended)
 		return entry & ENTRY_OFFSET ? Q_ZERO_ALLOC : Q_ZERO;
 	/* The data file has a cluster at 0. */
 	if (s->external && (entry & ENTRY_COPIED))
@@ -58,7 +58,7 @@ static bool table_offset(struct qcow2 *s, uint64_t l1_index, uint64_t *table)
 static int get_slice(struct qcow2 *s, uint64_t table, uint64_t l2_index, struct waiter *w,
 		     struct qslice **e, unsigned *index)
 {
-	unsigned bits = s->slice_bits - 3;
+	unsigned bits = s->slice_bits - s->entry_bits;
 
 	*index = l2_index & ((1u << bits) - 1);
 	return qcache_get(&s->l2, table + (l2_index >> bits << s->slice_bits), w, e);
@@ -93,7 +93,7 @@ int qcow2_map(struct qcow2 *s, uint64_t offset, uint64_t bytes, struct waiter *w
 {
 	uint64_t cluster = offset >> s->cluster_bits, in = offset & (s->cluster_size - 1);
 	uint64_t l1_index = cluster >> s->l2_bits, table, entry, last, left;
-	unsigned index, end = 1u << (s->slice_bits - 3);
+	unsigned index, end = 1u << (s->slice_bits - s->entry_bits);
 	struct qslice *e;
 	int ret;
 
@@ -110,9 +110,11 @@ int qcow2_map(struct qcow2 *s, uint64_t offset, uint64_t bytes, struct waiter *w
 	ret = get_slice(s, table, cluster & ((UINT64_C(1) << s->l2_bits) - 1), w, &e, &index);
 	if (ret)
 		return ret;
-	entry = load_be64(e->data + index * 8);
+	entry = load_be64(e->data + ((size_t)index << s->entry_bits));
 	if (!entry_ok(s, entry, offset))
 		return -EIO;
+	if (s->extended)
+		return qsub_map(s, e, index, offset, bytes, map);
 	map->type = qcow2_entry_type(s, entry);
 	map->copied = entry & ENTRY_COPIED;
 	map->entry = entry;

@@ -112,7 +112,8 @@ int qcounts_add_tree(struct qcounts *c, const uint64_t *l1, uint64_t n)
 		ret = qcounts_add(c, offset, s->cluster_size);
 		if (!ret)
 			ret = block_pread(s->file, offset, c->table, s->cluster_size);
-		for (uint64_t k = 0; k < s->cluster_size && !ret; k += 8)
+		for (uint64_t k = 0; k < s->cluster_size && !ret;
+		     k += UINT64_C(1) << s->entry_bits)
 			ret = add_entry(c, load_be64(c->table + k));
 	}
 	return ret;
@@ -210,7 +211,7 @@ static bool update_table(struct qcow2 *s, uint8_t *table, const struct qcounts *
 {
 	bool changed = false;
 
-	for (uint64_t k = 0; k < s->cluster_size; k += 8) {
+	for (uint64_t k = 0; k < s->cluster_size; k += UINT64_C(1) << s->entry_bits) {
 		uint64_t old = load_be64(table + k), new = old;
 
 		if (old & L2_COMPRESSED)

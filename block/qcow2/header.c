@@ -32,7 +32,7 @@ static bool check_sizes(const struct qcow2_header *h, uint64_t file_size, struct
 {
 	uint64_t cluster = UINT64_C(1) << h->cluster_bits;
 	/* Guest bytes that one L1 entry stands for. */
-	unsigned l1_bits = 2 * h->cluster_bits - 3;
+	unsigned l1_bits = 2 * h->cluster_bits - (h->incompatible & QCOW2_INCOMPAT_EXTL2 ? 4 : 3);
 
 	if (h->size > INT64_MAX - 511 ||
 	    (h->size >> l1_bits) + !IS_ALIGNED(h->size, UINT64_C(1) << l1_bits) > h->l1_size) {
@@ -99,6 +99,10 @@ bool qcow2_header_parse(struct qcow2_header *h, const uint8_t *buf, size_t len, 
 	}
 	if (h->header_length > QCOW2_V3_HEADER && len > QCOW2_V3_HEADER)
 		h->compression = buf[QCOW2_V3_HEADER];
+	if ((h->incompatible & QCOW2_INCOMPAT_EXTL2) && h->cluster_bits < 14) {
+		error_set(err, "Extended L2 entries need clusters of 16 KiB or more");
+		return false;
+	}
 	if (h->refcount_order > 6) {
 		error_set(err, "Reference count entry width too large; may not exceed 64 bits");
 		return false;
@@ -190,7 +194,8 @@ bool qcow2_features_check(const struct qcow2_header *h, const struct qcow2_exten
 					    "compression type", "extended L2 entries"};
 	uint64_t unsupported = h->incompatible &
 			       ~(uint64_t)(QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT |
-					   QCOW2_INCOMPAT_COMPRESSION | QCOW2_INCOMPAT_DATA_FILE);
+					   QCOW2_INCOMPAT_COMPRESSION | QCOW2_INCOMPAT_DATA_FILE |
+					   QCOW2_INCOMPAT_EXTL2);
 	const uint8_t *name;
 	char clean[47] = "";
 	int bit;

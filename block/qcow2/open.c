@@ -148,7 +148,9 @@ static bool read_header(struct qcow2 *s, struct error **err)
 	s->cluster_size = UINT64_C(1) << s->cluster_bits;
 	s->slice_bits = MIN(s->cluster_bits, 12u);
 	s->slice_size = UINT64_C(1) << s->slice_bits;
-	s->l2_bits = s->cluster_bits - 3;
+	s->extended = s->h.incompatible & QCOW2_INCOMPAT_EXTL2;
+	s->entry_bits = s->extended ? 4 : 3;
+	s->l2_bits = s->cluster_bits - s->entry_bits;
 	s->block_bits = s->cluster_bits + 3 - s->h.refcount_order;
 	s->reftable_size = (uint64_t)s->h.reftable_clusters << (s->cluster_bits - 3);
 	return read_first_cluster(s, err) &&
@@ -160,7 +162,7 @@ static bool read_header(struct qcow2 *s, struct error **err)
 static bool cache_options(struct qcow2 *s, struct opts *opts, struct error **err)
 {
 	bool both = opts_has(opts, "cache-size");
-	uint64_t needed = div_round_up(s->h.size, s->cluster_size) * 8;
+	uint64_t needed = div_round_up(s->h.size, s->cluster_size) << s->entry_bits;
 	uint64_t total = 0, l2 = MIN(needed, (uint64_t)L2_CACHE_MAX), refs = REFCOUNT_CACHE;
 
 	if (!opts_get_size(opts, "cache-size", 1, &total, err))
@@ -312,6 +314,7 @@ static void qcow2_close(struct block_node *node)
 	if (s->pack_pool && node->loop)
 		pool_detach(s->pack_pool);
 	pool_free(s->pack_pool);
+	s->pack_pool = NULL;
 	while ((pack = s->packs)) {
 		s->packs = pack->next;
 		qpack_free(pack);

@@ -77,6 +77,7 @@ static enum qstep link_step(struct qreq *q)
 	unsigned shift = 62 - (s->cluster_bits - 8), index;
 	uint64_t sectors = ((q->pack->at + q->pack->len - 1) >> 9) - (q->pack->at >> 9);
 	struct qslice *e;
+	uint8_t *p;
 	int ret;
 
 	if (s->frozen) {
@@ -90,8 +91,11 @@ static enum qstep link_step(struct qreq *q)
 	ret = qcow2_own_slice(s, q->offset, &q->waiter, &e, &index);
 	if (ret)
 		return qreq_wait_or_end(q, ret);
-	qcow2_let_go(s, load_be64(e->data + index * 8));
-	store_be64(e->data + index * 8, L2_COMPRESSED | sectors << shift | q->pack->at);
+	p = e->data + ((size_t)index << s->entry_bits);
+	qcow2_let_go(s, load_be64(p));
+	if (s->extended)
+		store_be64(p + 8, 0);
+	store_be64(p, L2_COMPRESSED | sectors << shift | q->pack->at);
 	qcache_dirty(e);
 	q->host_taken = false;
 	qreq_drop_pack(q);

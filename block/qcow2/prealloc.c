@@ -53,9 +53,14 @@ static int fill(struct qcow2 *s, uint64_t offset, uint64_t *clusters)
 		ret = own_slice_now(s, offset, &e, &index);
 	if (ret)
 		return ret;
-	for (uint64_t i = 0; i < *clusters; i++)
-		store_be64(e->data + (index + i) * 8,
-			   (host + (i << s->cluster_bits)) | ENTRY_COPIED);
+	for (uint64_t i = 0; i < *clusters; i++) {
+		uint8_t *p = e->data + ((index + i) << s->entry_bits);
+
+		store_be64(p, (host + (i << s->cluster_bits)) | ENTRY_COPIED);
+		/* What lies below shines through until it is written. */
+		if (s->extended)
+			store_be64(p + 8, s->node->backing_name ? 0 : UINT32_MAX);
+	}
 	qcache_dirty(e);
 	return 0;
 }
@@ -75,7 +80,7 @@ static int write_zeroes(struct block_node *node, uint64_t bytes)
 int qcow2_preallocate(struct block_node *node, bool full)
 {
 	struct qcow2 *s = node->opaque;
-	uint64_t per_slice = UINT64_C(1) << (s->slice_bits - 3);
+	uint64_t per_slice = UINT64_C(1) << (s->slice_bits - s->entry_bits);
 	uint64_t clusters = div_round_up(s->h.size, s->cluster_size), n;
 	int ret = 0;
 

@@ -14,6 +14,7 @@
  *   pack.c      compressed writes
  *   check.c     finding and repairing leaks and corruptions
  *   counts.c    refcounts in bulk; snapshot.c, snapshot_table.c: snapshots
+ *   subcluster.c  extended L2 entries
  *   data_file.c the guest's bytes in a file of their own
  *   prealloc.c  preallocation; resize.c: growing and shrinking
  *
@@ -171,6 +172,8 @@ struct qcow2 {
 	uint8_t header[512]; /* as on the disk */
 	uint64_t cluster_size;
 	unsigned cluster_bits, slice_bits, l2_bits, block_bits; /* entries: 2^bits */
+	unsigned entry_bits; /* an L2 entry is 2^entry_bits bytes: 8, or 16 if it is extended */
+	bool extended;
 	uint64_t slice_size;
 	bool broken; /* marked corrupt while open: everything fails */
 	bool opened;
@@ -253,7 +256,8 @@ struct qmap {
 	bool copied;
 	uint64_t bytes;
 	uint64_t host;	/* of the first byte; of the cluster for Q_ZERO_ALLOC */
-	uint64_t entry; /* the first cluster's */
+	uint64_t entry;	 /* the first cluster's */
+	uint64_t bitmap; /* its subclusters, if entries are extended */
 };
 
 /* All steps below: 0; -EAGAIN if w was queued and the step is to be run again; or -errno. */
@@ -301,6 +305,11 @@ enum qtype qcow2_entry_type(const struct qcow2 *s, uint64_t entry);
 /* Puts what entry refers to on the list; qcow2_frees_room() was asked before. */
 void qcow2_let_go(struct qcow2 *s, uint64_t entry);
 bool qcow2_host_ok(const struct qcow2 *s, uint64_t host, uint64_t bytes);
+
+/* subcluster.c: images with extended L2 entries */
+int qsub_map(struct qcow2 *s, const struct qslice *e, unsigned index, uint64_t offset,
+	     uint64_t bytes, struct qmap *map);
+bool qsub_entry_ok(const struct qcow2 *s, uint64_t entry, uint64_t bitmap);
 
 /* commit.c */
 void qcow2_commit(struct qcow2 *s, struct waiter *w);

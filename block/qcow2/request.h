@@ -27,6 +27,7 @@ struct qreq {
 	uint64_t clusters;
 	struct qbuf *buf;
 	struct qpack *pack;
+	uint64_t from, to, fill; /* of a cluster whose subclusters are made whole */
 	struct iovec iov;
 };
 
@@ -51,7 +52,14 @@ enum qstep qreq_inflate(struct qreq *q, enum qstep (*step)(struct qreq *q));
 void qreq_resume(struct qreq *q);
 /* The next piece of at most limit bytes, as plain data. */
 enum qstep qreq_write_piece(struct qreq *q, uint64_t limit);
+enum qstep qreq_start_of(struct qreq *q);
+bool qreq_take_buf(struct qreq *q);
 void qreq_drop_pack(struct qreq *q);
+
+/* subcluster.c */
+enum qstep qsub_write(struct qreq *q, uint64_t limit);
+enum qstep qsub_zero(struct qreq *q);
+enum qstep qsub_discard(struct qreq *q);
 
 enum qstep qwrite_step(struct qreq *q);
 enum qstep qpack_step(struct qreq *q);

@@ -25,7 +25,7 @@ static bool reads_zero(const struct qreq *q, uint64_t offset)
 	       (q->map.type == Q_UNALLOCATED && !below_has(q->s, offset));
 }
 
-static enum qstep start_of(struct qreq *q)
+enum qstep qreq_start_of(struct qreq *q)
 {
 	if (q->req->act != BLOCK_WRITE)
 		q->step = qzero_step;
@@ -67,7 +67,7 @@ static enum qstep link_step(struct qreq *q)
 	qcache_dirty(e);
 	q->host_taken = false;
 	qreq_advance(q);
-	return start_of(q);
+	return qreq_start_of(q);
 }
 
 static enum qstep written(struct qreq *q)
@@ -107,7 +107,7 @@ static enum qstep cow_compressed(struct qreq *q)
 	return qreq_inflated(q) ? cow_inflated(q) : qreq_inflate(q, cow_inflated);
 }
 
-static bool take_buf(struct qreq *q)
+bool qreq_take_buf(struct qreq *q)
 {
 	struct qcow2 *s = q->s;
 
@@ -134,7 +134,7 @@ static enum qstep cow_step(struct qreq *q)
 	struct qcow2 *s = q->s;
 	uint64_t start = qcow2_cluster_start(s, q->offset), n;
 
-	if (!q->buf && !take_buf(q)) {
+	if (!q->buf && !qreq_take_buf(q)) {
 		if (!s->buf_count)
 			return qreq_end(q, -ENOMEM);
 		waitq_add(&s->buf_wait, &q->waiter);
@@ -192,7 +192,7 @@ static enum qstep in_place_done(struct qreq *q)
 	if (q->ret)
 		return qreq_end(q, q->ret);
 	qreq_advance(q);
-	return start_of(q);
+	return qreq_start_of(q);
 }
 
 enum qstep qreq_write_piece(struct qreq *q, uint64_t limit)
@@ -216,6 +216,8 @@ enum qstep qreq_write_piece(struct qreq *q, uint64_t limit)
 		return qreq_io(q, s->data, is_zeroing(q) ? BLOCK_WRITE_ZEROES : BLOCK_WRITE,
 			       q->map.host, NULL, q->chunk, in_place_done);
 	}
+	if (s->extended)
+		return qsub_write(q, limit);
 	ret = qcow2_own_slice(s, q->offset, &q->waiter, &e, &index);
 	if (ret)
 		return qreq_wait_or_end(q, ret);
@@ -300,6 +302,8 @@ enum qstep qzero_step(struct qreq *q)
 	bool partial = in || (q->left < s->cluster_size && !to_end);
 	int ret;
 
+	if (s->extended)
+		return qsub_zero(q);
 	if (!q->left)
 		return qreq_finish_write(q);
 	limit = partial	 ? MIN(q->left, s->cluster_size - in)
@@ -356,6 +360,8 @@ enum qstep qdiscard_step(struct qreq *q)
 	bool to_end = q->offset + q->left == s->node->length;
 	int ret;
 
+	if (s->extended)
+		return qsub_discard(q);
 	if (!q->left)
 		return qreq_finish_write(q);
 	if (in || (q->left < s->cluster_size && !to_end)) {

@@ -49,6 +49,7 @@ struct scenario {
 	unsigned ops;
 	uint64_t most;	 /* bytes of one request */
 	unsigned stride; /* every how many events a cut is played */
+	bool extended;	 /* L2 entries */
 };
 
 struct guest {
@@ -413,7 +414,8 @@ static void run_scenario(const struct scenario *sc, unsigned seed, unsigned *cut
 	struct block_create create = {.size = sc->size,
 				      .cluster_bits = sc->cluster_bits,
 				      .refcount_bits = sc->refcount_bits,
-				      .v2 = sc->v2};
+				      .v2 = sc->v2,
+				      .extended_l2 = sc->extended};
 	struct guest g = {.sc = sc, .seed = seed};
 	struct error *err = NULL;
 	uint64_t length = 0;
@@ -457,6 +459,8 @@ static const struct scenario scenarios[] = {
 	{"4k, 1 bit", 12, 1, false, false, 256 << 10, 1 << 20, 300, 16384, 5},
 	{"4k, backing", 12, 16, false, true, 256 << 10, 1 << 20, 300, 16384, 5},
 	{"64k", 16, 16, false, true, 512 << 10, 3 << 20, 150, 65536, 5},
+	{"subclusters", 14, 16, false, false, 256 << 10, 1 << 20, 300, 16384, 5, true},
+	{"subclusters, backing", 14, 16, false, true, 256 << 10, 1 << 20, 300, 16384, 5, true},
 };
 
 static void test_power_cuts(void **state)

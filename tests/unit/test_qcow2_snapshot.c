@@ -35,6 +35,7 @@ struct scenario {
 	bool v2, backing;
 	uint64_t size, room;
 	unsigned stride;
+	bool extended; /* L2 entries */
 };
 
 struct world {
@@ -75,16 +76,15 @@ static void write_phase(struct world *w)
 
 		for (uint64_t i = at; i < at + n; i++) {
 			if (zero)
-				memset(new->disk + i * SECTOR, 0, SECTOR);
+				memset(new->disk + i *SECTOR, 0, SECTOR);
 			else
-				fill(new->disk + i * SECTOR, i, w->phases + 1);
+				fill(new->disk + i *SECTOR, i, w->phases + 1);
 		}
 		if (zero)
-			assert_int_equal(block_zero(w->node, at * SECTOR, n * SECTOR,
-						    BLOCK_MAY_UNMAP),
-					 0);
+			assert_int_equal(
+				block_zero(w->node, at * SECTOR, n * SECTOR, BLOCK_MAY_UNMAP), 0);
 		else
-			assert_int_equal(block_pwrite(w->node, at * SECTOR, new->disk + at * SECTOR,
+			assert_int_equal(block_pwrite(w->node, at * SECTOR, new->disk + at *SECTOR,
 						      n * SECTOR, 0),
 					 0);
 	}
@@ -113,8 +113,7 @@ static void op_phase(struct world *w)
 		ok = block_snapshot_delete(w->node, block_snapshot_find(w->node, new->names[i]),
 					   &err);
 		new->snaps--;
-		memmove(new->names[i], new->names[i + 1],
-			(new->snaps - i) * sizeof(new->names[0]));
+		memmove(new->names[i], new->names[i + 1], (new->snaps - i) * sizeof(new->names[0]));
 		memmove(&new->shots[i], &new->shots[i + 1],
 			(new->snaps - i) * sizeof(new->shots[0]));
 	}
@@ -211,8 +210,8 @@ static void check_cut(struct world *w, const uint8_t *image, unsigned phase, boo
 	block_unref(node);
 	for (unsigned i = 0; i < now->snaps; i++) {
 		node = open_disk(w, disk, below, 0);
-		assert_true(block_snapshot_show(node, block_snapshot_find(node, now->names[i]),
-						NULL));
+		assert_true(
+			block_snapshot_show(node, block_snapshot_find(node, now->names[i]), NULL));
 		assert_true(same_disk(w, node, now->shots[i]));
 		block_unref(node);
 	}
@@ -251,7 +250,8 @@ static void begin(struct world *w, uint8_t **image, uint64_t *length)
 	struct block_create create = {.size = w->sc->size,
 				      .cluster_bits = w->sc->cluster_bits,
 				      .refcount_bits = w->sc->refcount_bits,
-				      .v2 = w->sc->v2};
+				      .v2 = w->sc->v2,
+				      .extended_l2 = w->sc->extended};
 
 	*image = memdisk_make_qcow2(&create, length);
 	assert_non_null(*image);
@@ -327,6 +327,7 @@ static void test_power_cuts(void **state)
 		{9, 16, true, true, 64 << 10, 640 << 10, 7},
 		{12, 4, false, true, 256 << 10, 2 << 20, 5},
 		{16, 16, false, false, 512 << 10, 8 << 20, 7},
+		{14, 16, false, true, 256 << 10, 4 << 20, 7, true},
 	};
 	unsigned cuts = 0;
 
@@ -356,10 +357,10 @@ static void test_errors(void **state)
 		assert_true(block_snapshot_create(w.node, &info, NULL));
 		w.disk->fail_at = w.disk->ops + at;
 		ok[0] = block_snapshot_create(w.node, &info, NULL);
-		ok[1] = ok[0] && block_snapshot_apply(w.node, block_snapshot_find(w.node, "1"),
-						      NULL);
-		ok[2] = ok[1] && block_snapshot_delete(w.node, block_snapshot_find(w.node, "2"),
-						       NULL);
+		ok[1] = ok[0] &&
+			block_snapshot_apply(w.node, block_snapshot_find(w.node, "1"), NULL);
+		ok[2] = ok[1] &&
+			block_snapshot_delete(w.node, block_snapshot_find(w.node, "2"), NULL);
 		w.disk->fail_at = 0;
 		block_unref(w.node);
 		/* Writing mends what a failure left; the disk and the snapshot are there. */
@@ -402,12 +403,23 @@ static void test_full_counts(void **state)
 }
 
 /* Snapshots in an image of which any byte of the metadata may be wrong. */
-static void test_hostile(void **state)
+static void use(struct block_node *node)
 {
-	static const struct scenario sc = {9, 16, false, false, 64 << 10, 256 << 10, 1};
+	uint8_t buf[20000] = {1};
+
+	for (uint64_t at = 0; at + sizeof(buf) < block_length(node); at += 30000) {
+		block_pread(node, at, buf, sizeof(buf));
+		block_pwrite(node, at, buf, sizeof(buf) - 7, 0);
+		block_zero(node, at, sizeof(buf), BLOCK_MAY_UNMAP);
+		block_discard(node, at, sizeof(buf));
+	}
+}
+
+static void run_hostile(const struct scenario *sc)
+{
 	struct block_snapshot info = {.name = (char *)"x", .date_sec = 1};
-	struct world w = {.sc = &sc, .seed = 3};
-	uint64_t length, at, table;
+	struct world w = {.sc = sc, .seed = 3};
+	uint64_t length, at, table, l2;
 	uint8_t *first, *good;
 
 	begin(&w, &first, &length);
@@ -416,25 +428,28 @@ static void test_hostile(void **state)
 	assert_true(block_snapshot_create(w.node, &info, NULL));
 	assert_true(block_snapshot_create(w.node, &info, NULL));
 	table = ((struct qcow2 *)w.node->opaque)->h.snapshots_offset;
+	l2 = ((struct qcow2 *)w.node->opaque)->l1[0] & ENTRY_OFFSET;
 	block_unref(w.node);
-	good = xmalloc(sc.room);
-	memcpy(good, w.disk->data, sc.room);
+	good = xmalloc(sc->room);
+	memcpy(good, w.disk->data, sc->room);
 	for (int i = 0; i < 600; i++) {
-		struct memdisk *disk = memdisk_new(w.loop, good, sc.room, sc.room);
+		struct memdisk *disk = memdisk_new(w.loop, good, sc->room, sc->room);
 		struct block_node *node;
 		struct qcow2_check result;
 		const struct block_snapshot *sn;
 		size_t count;
 
 		for (int k = 0; k < 1 + i % 3; k++) {
-			at = i % 2 ? table + rand_r(&w.seed) % 160
-				   : rand_r(&w.seed) % (sc.room / 2);
+			at = i % 2   ? table + rand_r(&w.seed) % 160
+			     : i % 3 ? l2 + rand_r(&w.seed) % 160
+				     : rand_r(&w.seed) % (sc->room / 2);
 			disk->data[at] = rand_r(&w.seed) % 3 ? rand_r(&w.seed) : 0xff;
 		}
 		node = memdisk_open(disk, "qcow2", NULL,
 				    BLOCK_OPEN_RDWR | (i % 4 == 3 ? BLOCK_OPEN_CHECK : 0), NULL);
 		if (node) {
 			block_snapshots(node, &count);
+			use(node);
 			sn = block_snapshot_find(node, "2");
 			if (sn)
 				block_snapshot_apply(node, sn, NULL);
@@ -450,6 +465,16 @@ static void test_hostile(void **state)
 	free(good);
 	free(first);
 	end(&w);
+}
+
+static void test_hostile(void **state)
+{
+	static const struct scenario plain = {9, 16, false, false, 64 << 10, 256 << 10, 1};
+	static const struct scenario extended = {14,	    16,	       false, false,
+						 128 << 10, 512 << 10, 1,     true};
+
+	run_hostile(&plain);
+	run_hostile(&extended);
 }
 
 int main(void)
