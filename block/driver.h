@@ -110,6 +110,12 @@ struct block_driver {
 		      struct block_extent *out);
 	/* Bytes on the host's disk, or -errno. */
 	int64_t (*allocated)(struct block_node *node);
+	/* Changes what the header says; synchronous, drained. backing NULL: none from now on. The node's
+	 * own backing stays what it is. */
+	bool (*change_backing)(struct block_node *node, const char *backing, const char *format,
+			       struct error **err);
+	/* The options of create_options that are marked for it. */
+	bool (*amend)(struct block_node *node, struct opts *opts, struct error **err);
 	const struct block_snapshot_ops *snapshots; /* NULL: the format has none */
 	/* A new image file, main thread, synchronous; NULL: this driver makes none. */
 	bool (*create)(const char *filename, const struct block_create *c, struct error **err);

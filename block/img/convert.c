@@ -10,7 +10,7 @@
 enum { SPARSE_MAX = 16 << 20 };
 
 struct settings {
-	const char *format, *out_format, *cache, *src_cache, *backing, *backing_format;
+	const char *format, *out_format, *cache, *src_cache, *backing, *backing_format, *snapshot;
 	char *options;
 	bool image_opts, target_image_opts, no_create, target_is_zero, backed;
 	uint32_t flags;
@@ -60,6 +60,11 @@ static bool open_sources(struct evloop *loop, struct settings *set, int n, char 
 					   set->src_cache, set->flags, err);
 		if (!c->src[c->srcs])
 			return false;
+		if (set->snapshot &&
+		    !img_show_snapshot(c->src[c->srcs], set->snapshot, err)) {
+			c->srcs++;
+			return false;
+		}
 		c->bytes += block_length(c->src[c->srcs]);
 	}
 	return true;
@@ -144,6 +149,8 @@ static int check_settings(const struct settings *set, int names)
 	if (set->backing && names > 2)
 		return img_usage("Having a backing file for the target makes no sense when "
 				 "concatenating multiple input images");
+	if (set->snapshot && names > 2)
+		return img_usage("No support for concatenating multiple snapshot");
 	if (set->backing && set->no_create)
 		return img_usage("-B has no effect when skipping image creation");
 	if (set->backing_format && !set->backing)
@@ -166,7 +173,7 @@ static int parse(struct settings *set, int argc, char **argv)
 	uint64_t n;
 	int o;
 
-	while ((o = getopt_long(argc, argv, "f:O:o:B:F:t:T:S:m:r:WnpqcU", longs, NULL)) != -1) {
+	while ((o = getopt_long(argc, argv, "f:O:o:B:F:l:t:T:S:m:r:WnpqcU", longs, NULL)) != -1) {
 		switch (o) {
 		case 'f':
 			set->format = optarg;
@@ -182,6 +189,9 @@ static int parse(struct settings *set, int argc, char **argv)
 			break;
 		case 'F':
 			set->backing_format = optarg;
+			break;
+		case 'l':
+			set->snapshot = optarg;
 			break;
 		case 't':
 			set->cache = optarg;

@@ -121,7 +121,7 @@ static void piece_written(struct block_req *req, int ret)
 
 static bool looks_zero(const struct worker *w, uint64_t pos, uint64_t n)
 {
-	return w->x->c->sparse && block_buf_is_zero(w->buf + pos, n);
+	return w->x->c->sparse && !w->x->c->no_scan && block_buf_is_zero(w->buf + pos, n);
 }
 
 /* How many bytes from pos on are alike, all zero or all to be written. */
@@ -134,7 +134,7 @@ static uint64_t alike(const struct worker *w, bool *zero)
 		*zero = looks_zero(w, at, w->bytes - at);
 		return w->bytes - at;
 	}
-	unit = c->sparse ? c->sparse : w->bytes;
+	unit = c->sparse && !c->no_scan ? c->sparse : w->bytes;
 	n = MIN(unit - (w->offset + at) % unit, w->bytes - at);
 	*zero = looks_zero(w, at, n);
 	for (at += n; at < w->bytes; at += n) {

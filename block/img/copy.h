@@ -20,6 +20,7 @@ struct img_copy {
 	bool zero_target;  /* what is not written reads as zero */
 	unsigned depth;	   /* only what the first so many layers of a source have; 0: all */
 	uint64_t unit;	   /* pieces end on multiples of it; 0: any */
+	bool no_scan; /* zeroes are only where the maps say so */
 	bool compressed, ordered, salvage, quiet;
 	uint64_t rate; /* bytes/s; 0: as fast as it goes */
 	unsigned workers;

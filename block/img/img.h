@@ -24,6 +24,13 @@ int img_convert(struct evloop *loop, int argc, char **argv);
 int img_resize(struct evloop *loop, int argc, char **argv);
 int img_compare(struct evloop *loop, int argc, char **argv);
 int img_map(struct evloop *loop, int argc, char **argv);
+int img_amend(struct evloop *loop, int argc, char **argv);
+int img_bench(struct evloop *loop, int argc, char **argv);
+int img_commit(struct evloop *loop, int argc, char **argv);
+int img_dd(struct evloop *loop, int argc, char **argv);
+int img_measure(struct evloop *loop, int argc, char **argv);
+int img_rebase(struct evloop *loop, int argc, char **argv);
+int img_snapshot(struct evloop *loop, int argc, char **argv);
 int img_io(struct evloop *loop, int argc, char **argv);
 
 /* common.c */
@@ -65,6 +72,13 @@ struct img_progress {
 void img_progress_start(struct img_progress *p);
 void img_progress(struct img_progress *p, uint64_t done, uint64_t all);
 void img_progress_end(struct img_progress *p, bool ok);
+
+/* snapshot.c */
+struct block_snapshot;
+/* A line of the list; before the first its head. */
+void img_print_snapshot(const struct block_snapshot *sn, bool first);
+/* -l: the node, read-only, shows that snapshot; "snapshot.id=,snapshot.name=", or an id or name. */
+bool img_show_snapshot(struct block_node *node, const char *text, struct error **err);
 
 /* options.c */
 /* -o help, or with other options. */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "block/img/img.h"
+#include "block/snapshot.h"
 #include "block/qcow2/qcow2.h"
 
 static json_t *qcow2_specific(const struct qcow2 *s)
@@ -38,9 +39,39 @@ static json_t *qcow2_specific(const struct qcow2 *s)
 	return o;
 }
 
+static json_t *snapshots(const struct block_node *node)
+{
+	size_t count = 0;
+	const struct block_snapshot *list =
+		block_has_snapshots(node) ? block_snapshots(node, &count) : NULL;
+	json_t *all = json_array();
+
+	for (size_t i = 0; i < count; i++) {
+		const struct block_snapshot *sn = &list[i];
+		json_t *o = json_object();
+
+		if (sn->icount != BLOCK_SNAPSHOT_NO_ICOUNT)
+			json_object_set_new(o, "icount", json_integer(sn->icount));
+		json_object_set_new(o, "vm-clock-nsec",
+				    json_integer(sn->vm_clock_ns % NSEC_PER_SEC));
+		json_object_set_new(o, "name", json_string(sn->name));
+		json_object_set_new(o, "date-sec", json_integer(sn->date_sec));
+		json_object_set_new(o, "date-nsec", json_integer(sn->date_nsec));
+		json_object_set_new(o, "vm-clock-sec",
+				    json_integer(sn->vm_clock_ns / NSEC_PER_SEC));
+		json_object_set_new(o, "id", json_string(sn->id));
+		json_object_set_new(o, "vm-state-size", json_integer(sn->vm_state_bytes));
+		json_array_append_new(all, o);
+	}
+	if (json_array_size(all))
+		return all;
+	json_decref(all);
+	return NULL;
+}
+
 static json_t *describe(struct block_node *node, const char *filename)
 {
-	json_t *o = json_object();
+	json_t *o = json_object(), *list;
 	int64_t allocated = block_allocated(node);
 
 	json_object_set_new(o, "virtual-size", json_integer(block_length(node)));
@@ -56,6 +87,9 @@ static json_t *describe(struct block_node *node, const char *filename)
 		json_object_set_new(o, "dirty-flag", json_false());
 	}
 	json_object_set_new(o, "format", json_string(block_format(node)));
+	list = snapshots(node);
+	if (list)
+		json_object_set_new(o, "snapshots", list);
 	if (allocated >= 0)
 		json_object_set_new(o, "actual-size", json_integer(allocated));
 	if (node->backing_name) {
@@ -76,6 +110,31 @@ static const char *text(const json_t *o, const char *key)
 	const char *s = json_string_value(json_object_get(o, key));
 
 	return s ? s : "";
+}
+
+static void print_snapshots(const json_t *list)
+{
+	size_t i;
+	json_t *o;
+
+	json_array_foreach(list, i, o)
+	{
+		const json_t *icount = json_object_get(o, "icount");
+		struct block_snapshot sn = {
+			.id = (char *)text(o, "id"),
+			.name = (char *)text(o, "name"),
+			.vm_state_bytes = json_integer_value(json_object_get(o, "vm-state-size")),
+			.date_sec = json_integer_value(json_object_get(o, "date-sec")),
+			.vm_clock_ns =
+				json_integer_value(json_object_get(o, "vm-clock-sec")) *
+					NSEC_PER_SEC +
+				json_integer_value(json_object_get(o, "vm-clock-nsec")),
+			.icount = icount ? (uint64_t)json_integer_value(icount)
+					 : BLOCK_SNAPSHOT_NO_ICOUNT,
+		};
+
+		img_print_snapshot(&sn, !i);
+	}
 }
 
 static void print_human(const json_t *o)
@@ -106,6 +165,7 @@ static void print_human(const json_t *o)
 		printf("backing file: %s\n", backing);
 	if (*text(o, "backing-filename-format"))
 		printf("backing file format: %s\n", text(o, "backing-filename-format"));
+	print_snapshots(json_object_get(o, "snapshots"));
 	if (!specific)
 		return;
 	printf("Format specific information:\n");

@@ -14,14 +14,21 @@ static const struct {
 	int (*run)(struct evloop *loop, int argc, char **argv);
 	const char *help;
 } commands[] = {
+	{"amend", img_amend, "change what an image's header says"},
+	{"bench", img_bench, "time requests"},
 	{"check", img_check, "find and repair leaks and corruptions"},
+	{"commit", img_commit, "write an image into its backing file"},
 	{"compare", img_compare, "whether two images have the same contents"},
 	{"convert", img_convert, "copy an image into another format"},
 	{"create", img_create, "make a new image"},
+	{"dd", img_dd, "copy a part of an image"},
 	{"info", img_info, "tell about an image"},
 	{"io", img_io, "read and write by commands"},
 	{"map", img_map, "where an image's contents are"},
+	{"measure", img_measure, "how long a new image's file will be"},
+	{"rebase", img_rebase, "change an image's backing file"},
 	{"resize", img_resize, "change an image's size"},
+	{"snapshot", img_snapshot, "states that an image keeps inside"},
 };
 
 static void help(FILE *out)

@@ -204,6 +204,9 @@ void qcache_clear(struct qcache *c)
 {
 	struct qslice *e, *next;
 
+	/* Whoever changed the disk may have let go of compressed clusters. */
+	c->s->packed = 0;
+	c->s->inflated = 0;
 	for (e = c->oldest; e; e = next) {
 		next = e->newer;
 		if (e->ready && !e->dirty && !e->writing)

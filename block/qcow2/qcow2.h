@@ -16,7 +16,7 @@
  *   counts.c    refcounts in bulk; snapshot.c, snapshot_table.c: snapshots
  *   subcluster.c  extended L2 entries
  *   data_file.c the guest's bytes in a file of their own
- *   prealloc.c  preallocation; resize.c: growing and shrinking
+ *   prealloc.c  preallocation; resize.c: growing and shrinking; amend.c: changing the header
  *
  * Why no byte is lost
  * -------------------
@@ -358,6 +358,11 @@ void qcow2_file_io(struct qcow2 *s, struct block_req *req, enum block_op op, uin
 
 /* prealloc.c */
 int qcow2_preallocate(struct block_node *node, bool full);
+
+/* amend.c */
+bool qcow2_change_backing(struct block_node *node, const char *backing, const char *format,
+			  struct error **err);
+bool qcow2_amend(struct block_node *node, struct opts *opts, struct error **err);
 
 /* resize.c */
 /* Up to want clusters side by side, or just as many as there are to be; both wait. */

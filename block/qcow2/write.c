@@ -375,7 +375,7 @@ enum qstep qdiscard_step(struct qreq *q)
 		return qreq_wait_or_end(q, ret);
 	q->chunk = q->map.bytes;
 	/* In an old image with a backing file there is no way to say that nothing is there. */
-	if (q->map.type == Q_UNALLOCATED || q->map.type == Q_ZERO ||
+	if (q->map.type == Q_UNALLOCATED || (q->map.type == Q_ZERO && s->node->backing) ||
 	    (s->h.version < 3 && s->node->backing)) {
 		qreq_advance(q);
 		return STEP_GO;

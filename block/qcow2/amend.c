@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Changing what an image's header says: the backing file's name, the format's version, lazy
+ * refcounts. Main thread, synchronous, drained.
+ *
+ * The first cluster is put together anew from what it has, extensions that nobody here knows
+ * included. Its first sector goes last, behind a sync. The backing file's name moves behind the old
+ * one where there is room, so that the old sector's name is whole until the new one counts.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "block/create.h"
+#include "block/qcow2/qcow2.h"
+
+struct plan {
+	unsigned version;
+	bool lazy;
+	const char *backing, *format; /* NULL: none */
+};
+
+static size_t put(uint8_t *out, size_t at, uint32_t type, const void *data, size_t len)
+{
+	store_be32(out + at, type);
+	store_be32(out + at + 4, len);
+	memcpy(out + at + 8, data, len);
+	return at + 8 + ALIGN_UP(len, (size_t)8);
+}
+
+/* The extensions of old, with the plan's backing format in its place. 0: they do not fit. */
+static size_t put_extensions(const struct qcow2 *s, const struct plan *p, const uint8_t *old,
+			     uint8_t *out, size_t at)
+{
+	uint64_t from = s->h.header_length, end = s->cluster_size;
+	bool placed = !p->format;
+
+	if (s->h.backing_offset)
+		end = MIN(end, s->h.backing_offset);
+	while (from + 8 <= end) {
+		uint32_t type = load_be32(old + from), len = load_be32(old + from + 4);
+
+		if (type == QCOW2_EXT_END || len > end - from - 8)
+			break;
+		if (at + 8 + len + 8 + 64 > s->cluster_size)
+			return 0;
+		if (type == QCOW2_EXT_FEATURES && p->version < 3) {
+			/* Names of bits that an old header has not. */
+		} else if (type != (uint32_t)QCOW2_EXT_BACKING_FORMAT) {
+			at = put(out, at, type, old + from + 8, len);
+		} else if (p->format && !placed) {
+			at = put(out, at, type, p->format, strlen(p->format));
+			placed = true;
+		}
+		from += 8 + ALIGN_UP((uint64_t)len, 8);
+	}
+	if (!placed) {
+		if (at + 8 + strlen(p->format) + 16 > s->cluster_size)
+			return 0;
+		at = put(out, at, (uint32_t)QCOW2_EXT_BACKING_FORMAT, p->format,
+			 strlen(p->format));
+	}
+	return at + 8; /* the end is zeroes */
+}
+
+/* The new first cluster; how many bytes of it are in use, or 0. */
+static size_t build(const struct qcow2 *s, const struct plan *p, const uint8_t *old, uint8_t *out)
+{
+	size_t length = p->version < 3 ? QCOW2_V2_HEADER : MAX(s->h.header_length, 112u), at, name;
+	uint64_t compatible = s->h.compatible & ~(uint64_t)QCOW2_COMPAT_LAZY_REFCOUNTS;
+
+	memcpy(out, old, MIN(length, (size_t)s->h.header_length));
+	store_be32(out + 4, p->version);
+	if (p->version >= 3) {
+		store_be64(out + QCOW2_OFF_COMPATIBLE,
+			   compatible | (p->lazy ? QCOW2_COMPAT_LAZY_REFCOUNTS : 0));
+		store_be32(out + 96, s->h.refcount_order);
+		store_be32(out + 100, length);
+	}
+	at = put_extensions(s, p, old, out, length);
+	if (!at)
+		return 0;
+	store_be64(out + 8, 0);
+	store_be32(out + 16, 0);
+	if (!p->backing)
+		return at;
+	name = strlen(p->backing);
+	if (s->h.backing_offset &&
+	    MAX((uint64_t)at, s->h.backing_offset + s->h.backing_len) + name <= s->cluster_size)
+		at = MAX((uint64_t)at, s->h.backing_offset + s->h.backing_len);
+	if (at + name > s->cluster_size)
+		return 0;
+	store_be64(out + 8, at);
+	store_be32(out + 16, name);
+	memcpy(out + at, p->backing, name);
+	return at + name;
+}
+
+static int write_out(struct qcow2 *s, uint8_t *out, size_t len)
+{
+	size_t sector = sizeof(s->header);
+	int ret = 0;
+
+	len = ALIGN_UP(MAX(len, sector), sector);
+	if (len > sector) {
+		ret = block_pwrite(s->file, sector, out + sector, len - sector, 0);
+		if (!ret)
+			ret = block_flush(s->file);
+	}
+	if (!ret)
+		ret = block_pwrite(s->file, 0, out, sector, 0);
+	if (!ret)
+		ret = block_flush(s->file);
+	if (!ret)
+		memcpy(s->header, out, sector);
+	return ret;
+}
+
+static bool rewrite(struct qcow2 *s, const struct plan *p, struct error **err)
+{
+	uint8_t *old = calloc(1, s->cluster_size), *out = calloc(1, s->cluster_size);
+	struct qcow2_header h;
+	size_t len = 0;
+	int ret = old && out ? 0 : -ENOMEM;
+
+	if (!ret)
+		ret = qcow2_commit_sync(s);
+	if (!ret)
+		ret = block_pread(s->file, 0, old, MIN(s->cluster_size, s->file->length));
+	if (!ret) {
+		memcpy(old, s->header, sizeof(s->header));
+		len = build(s, p, old, out);
+		if (!len)
+			ret = -ENOSPC;
+	}
+	if (!ret && !qcow2_header_parse(&h, out, s->cluster_size, s->file->length, NULL))
+		ret = -EINVAL;
+	if (!ret)
+		ret = write_out(s, out, len);
+	if (!ret)
+		s->h = h;
+	else
+		error_set_errno(err, ret, "Could not write the new header");
+	free(old);
+	free(out);
+	return !ret;
+}
+
+static struct plan as_it_is(const struct qcow2 *s)
+{
+	return (struct plan){
+		.version = s->h.version,
+		.lazy = s->h.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS,
+		.backing = s->node->backing_name,
+		.format = s->node->backing_format,
+	};
+}
+
+bool qcow2_change_backing(struct block_node *node, const char *backing, const char *format,
+			  struct error **err)
+{
+	struct qcow2 *s = node->opaque;
+	struct plan p = as_it_is(s);
+
+	p.backing = backing;
+	p.format = backing ? format : NULL;
+	if (backing && strlen(backing) > 1023) {
+		error_set(err, "Backing file name too long");
+		return false;
+	}
+	if (!rewrite(s, &p, err))
+		return false;
+	free(node->backing_name);
+	free(node->backing_format);
+	node->backing_name = backing ? xstrdup(backing) : NULL;
+	node->backing_format = p.format ? xstrdup(p.format) : NULL;
+	return true;
+}
+
+/* An old header has no word for clusters of zeroes: they become data, or nothing. */
+static int expand_zeroes(struct qcow2 *s)
+{
+	struct block_node *node = s->node;
+	uint8_t *zero = NULL;
+	int ret = 0;
+
+	if (node->backing_name && posix_memalign((void **)&zero, 4096, s->cluster_size))
+		return -ENOMEM;
+	if (zero)
+		memset(zero, 0, s->cluster_size);
+	for (uint64_t at = 0; !ret && at < node->length;) {
+		struct block_extent x;
+		uint64_t n;
+
+		ret = block_status(node, at, node->length - at, &x);
+		if (ret)
+			break;
+		n = x.bytes;
+		if (x.allocated && !x.data && !zero) {
+			ret = block_discard(node, at, n);
+		} else if (x.allocated && !x.data) {
+			n = MIN(n, s->cluster_size);
+			ret = block_pwrite(node, at, zero, n, 0);
+		}
+		at += n;
+	}
+	free(zero);
+	return ret ? ret : qcow2_commit_sync(s);
+}
+
+static bool can_be_old(const struct qcow2 *s, const struct plan *p, struct error **err)
+{
+	if (s->h.refcount_order != 4)
+		error_set(err, "compat=0.10 requires refcount_bits=16");
+	else if (s->h.incompatible)
+		error_set(err, "Cannot downgrade an image with incompatible features set");
+	else if (s->h.snapshots)
+		error_set(err, "Cannot downgrade an image with internal snapshots");
+	else if (p->lazy)
+		error_set(err, "Lazy refcounts only supported with compatibility level 1.1 and "
+			       "above (use compat=1.1 or greater)");
+	else
+		return true;
+	return false;
+}
+
+bool qcow2_amend(struct block_node *node, struct opts *opts, struct error **err)
+{
+	struct qcow2 *s = node->opaque;
+	struct plan p = as_it_is(s);
+	const char *compat = opts_get(opts, "compat"), *backing = opts_get(opts, "backing_file");
+	const char *format = opts_get(opts, "backing_fmt");
+	uint64_t bits = 1u << s->h.refcount_order, size = node->length;
+	int ret;
+
+	if (compat && (!strcmp(compat, "0.10") || !strcmp(compat, "v2"))) {
+		p.version = 2;
+	} else if (compat && (!strcmp(compat, "1.1") || !strcmp(compat, "v3"))) {
+		p.version = 3;
+	} else if (compat) {
+		error_set(err, "Unknown compatibility level %s", compat);
+		return false;
+	}
+	if (!opts_get_bool(opts, "lazy_refcounts", &p.lazy, err) ||
+	    !opts_get_u64(opts, "refcount_bits", &bits, err) ||
+	    !opts_get_size(opts, "size", 1, &size, err))
+		return false;
+	if ((backing && strcmp(backing, node->backing_name ? node->backing_name : "")) ||
+	    (format && strcmp(format, node->backing_format ? node->backing_format : ""))) {
+		error_set(err, "Cannot amend the backing file\nYou can use 'vmm-img rebase' "
+			       "instead.");
+		return false;
+	}
+	if (bits != 1u << s->h.refcount_order) {
+		error_set(err, "Changing the refcount width is not supported");
+		return false;
+	}
+	if (p.version < 3 && !can_be_old(s, &p, err))
+		return false;
+	if (p.version < s->h.version) {
+		/* Lazy refcounts could make the header dirty again. */
+		ret = expand_zeroes(s);
+		if (ret) {
+			error_set_errno(err, ret, "Turning zero into data clusters failed");
+			return false;
+		}
+	}
+	if ((p.version != s->h.version ||
+	     p.lazy != !!(s->h.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS)) &&
+	    !rewrite(s, &p, err))
+		return false;
+	return size == node->length || !block_truncate(node, ALIGN_UP(size, 512), err);
+}
