@@ -90,6 +90,12 @@ static bool commit(struct evloop *loop, struct settings *set, struct error **err
 		       BLOCK_OPEN_RDWR | BLOCK_OPEN_NO_BACKING | BLOCK_OPEN_UNMAP, err);
 	if (!top)
 		return false;
+	if (top->data && !set->drop) {
+		error_set(err, "'%s' has an external data file and cannot be emptied; use -d",
+			  set->name);
+		block_unref(top);
+		return false;
+	}
 	chain = img_open(loop, set->name, block_format(top), set->image_opts, set->cache,
 			 BLOCK_OPEN_FORCE_SHARE, err);
 	if (chain) {

@@ -73,6 +73,9 @@ void img_progress_start(struct img_progress *p);
 void img_progress(struct img_progress *p, uint64_t done, uint64_t all);
 void img_progress_end(struct img_progress *p, bool ok);
 
+/* info.c: "Format specific information", if there is any. */
+void img_print_specific(const struct block_node *node);
+
 /* snapshot.c */
 struct block_snapshot;
 /* A line of the list; before the first its head. */

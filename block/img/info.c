@@ -112,6 +112,43 @@ static const char *text(const json_t *o, const char *key)
 	return s ? s : "";
 }
 
+static void print_specific(const json_t *specific)
+{
+	static const char *const keys[] = {"compat",	    "compression-type", "lazy-refcounts",
+					   "refcount-bits", "data-file",	"data-file-raw",
+					   "corrupt",	    "extended-l2"};
+	const json_t *value;
+
+	if (!specific)
+		return;
+	printf("Format specific information:\n");
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+		char *label = xstrdup(keys[i]);
+
+		value = json_object_get(specific, keys[i]);
+		for (char *p = label; *p; p++)
+			if (*p == '-')
+				*p = ' ';
+		if (json_is_string(value))
+			printf("    %s: %s\n", label, json_string_value(value));
+		else if (json_is_integer(value))
+			printf("    %s: %lld\n", label, (long long)json_integer_value(value));
+		else if (value)
+			printf("    %s: %s\n", label, json_is_true(value) ? "true" : "false");
+		free(label);
+	}
+}
+
+void img_print_specific(const struct block_node *node)
+{
+	json_t *specific = NULL;
+
+	if (node->drv == &block_qcow2)
+		specific = qcow2_specific(node->opaque);
+	print_specific(json_object_get(specific, "data"));
+	json_decref(specific);
+}
+
 static void print_snapshots(const json_t *list)
 {
 	size_t i;
@@ -140,13 +177,10 @@ static void print_snapshots(const json_t *list)
 static void print_human(const json_t *o)
 {
 	const json_t *specific = json_object_get(json_object_get(o, "format-specific"), "data");
-	const json_t *cluster = json_object_get(o, "cluster-size"), *value;
+	const json_t *cluster = json_object_get(o, "cluster-size");
 	const json_t *actual = json_object_get(o, "actual-size");
 	uint64_t size = json_integer_value(json_object_get(o, "virtual-size"));
 	const char *backing = text(o, "backing-filename"), *full = text(o, "full-backing-filename");
-	static const char *const keys[] = {"compat",	    "compression-type", "lazy-refcounts",
-					   "refcount-bits", "data-file",	"data-file-raw",
-					   "corrupt",	    "extended-l2"};
 	char buf[32];
 
 	printf("image: %s\nfile format: %s\n", text(o, "filename"), text(o, "format"));
@@ -166,24 +200,7 @@ static void print_human(const json_t *o)
 	if (*text(o, "backing-filename-format"))
 		printf("backing file format: %s\n", text(o, "backing-filename-format"));
 	print_snapshots(json_object_get(o, "snapshots"));
-	if (!specific)
-		return;
-	printf("Format specific information:\n");
-	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
-		char *label = xstrdup(keys[i]);
-
-		value = json_object_get(specific, keys[i]);
-		for (char *p = label; *p; p++)
-			if (*p == '-')
-				*p = ' ';
-		if (json_is_string(value))
-			printf("    %s: %s\n", label, json_string_value(value));
-		else if (json_is_integer(value))
-			printf("    %s: %lld\n", label, (long long)json_integer_value(value));
-		else if (value)
-			printf("    %s: %s\n", label, json_is_true(value) ? "true" : "false");
-		free(label);
-	}
+	print_specific(specific);
 }
 
 static json_t *collect(struct evloop *loop, const char *filename, const char *format,

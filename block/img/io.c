@@ -2,37 +2,26 @@
 /*
  * vmm-img io: qemu-io's commands, so that the block layer is driven without a guest.
  *
- *   vmm-img io [-c COMMAND]... [-f FMT] [-r] [-n] [-t CACHE] [-d DISCARD] [-i AIO] [-U]
- * [--image-opts] FILE
+ *   vmm-img io [-c COMMAND]... [-f FMT] [-r] [-n] [-t CACHE] [-d DISCARD] [-i AIO] [-k] [-U]
+ *              [--image-opts] [FILE]
  *
- * Without -c commands come from standard input. The exit code is 1 if any command failed.
+ * Without -c commands come from standard input. The exit code is 1 if any command failed; those in
+ * the background (aio_*) only say so.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "block/img/img.h"
+#include "block/img/io.h"
 
-enum { MAX_ARGS = 64, MAX_REQUEST = 0x7ffffe00 };
-
-struct io {
-	struct evloop *loop;
-	struct block_node *node;
-	unsigned in_flight; /* aio */
-	bool failed, quit;
-};
-
-struct io_args {
-	int argc;
-	char *argv[MAX_ARGS];
-};
+enum { MAX_REQUEST = 0x7ffffe00 };
 
 /* A request and what it is to say at its end. */
 struct io_request {
 	struct io *io;
 	const char *verb;
-	bool quiet, dump, check;
+	bool quiet, dump, check, csv, aio;
 	int pattern;
 	size_t check_at, check_len; /* of the buffer */
 	uint64_t offset, bytes;
@@ -60,59 +49,72 @@ static void dump(const char *buf, uint64_t offset, size_t bytes)
 	}
 }
 
-/* "4 KiB", "63.701 MiB": three decimals, none if they are all zero. */
-static const char *exact_size(char *buf, double value)
+const char *io_size(char *buf, double bytes)
 {
 	static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
-	char number[32];
 	size_t unit = 0, len;
 
-	for (; value >= 1024 && unit + 1 < ARRAY_SIZE(units); unit++)
-		value /= 1024;
-	snprintf(number, sizeof(number), "%.3f", value);
-	len = strlen(number);
-	if (!strcmp(number + len - 4, ".000"))
-		number[len - 4] = '\0';
-	snprintf(buf, 64, "%s %s", number, units[unit]);
+	while (bytes >= 1024 && unit + 1 < ARRAY_SIZE(units)) {
+		bytes /= 1024;
+		unit++;
+	}
+	len = snprintf(buf, 32, "%.3f", bytes);
+	if (len > 4 && !strcmp(buf + len - 4, ".000"))
+		len -= 4;
+	snprintf(buf + len, 48 - len, " %s", units[unit]);
 	return buf;
 }
 
 static void report(const struct io_request *r)
 {
 	double seconds = (clock_now(&clock_monotonic) - r->start) / 1e9;
-	char size[64], rate[64];
+	unsigned minutes = seconds / 60;
+	char size[48], rate[48], time[48];
 
 	if (r->quiet)
 		return;
 	if (seconds <= 0)
 		seconds = 1e-9;
-	exact_size(size, r->bytes);
-	exact_size(rate, r->bytes / seconds);
+	if (minutes || r->csv)
+		snprintf(time, sizeof(time), "%u:%02u:%05.2f", minutes / 60, minutes % 60,
+			 seconds - minutes * 60.0);
+	else
+		snprintf(time, sizeof(time), "%05.2f sec", seconds);
+	if (r->csv) {
+		printf("%llu,1,%s,%.3f,%.3f\n", (unsigned long long)r->bytes, time,
+		       r->bytes / seconds, 1 / seconds);
+		return;
+	}
 	printf("%s %llu/%llu bytes at offset %llu\n", r->verb, (unsigned long long)r->bytes,
 	       (unsigned long long)r->bytes, (unsigned long long)r->offset);
-	printf("%s, 1 ops; %05.2f sec (%s/sec and %.4f ops/sec)\n", size, seconds, rate,
-	       1 / seconds);
+	printf("%s, 1 ops; %s (%s/sec and %.4f ops/sec)\n", io_size(size, r->bytes), time,
+	       io_size(rate, r->bytes / seconds), 1 / seconds);
+}
+
+static void verify(struct io_request *r)
+{
+	for (size_t i = 0; i < r->check_len; i++) {
+		if ((unsigned char)r->buf[r->check_at + i] == r->pattern)
+			continue;
+		printf("Pattern verification failed at offset %llu, %zu bytes\n",
+		       (unsigned long long)(r->offset + r->check_at), r->check_len);
+		r->io->failed |= !r->aio;
+		return;
+	}
 }
 
 static void conclude(struct io_request *r)
 {
-	struct io *io = r->io;
 	const char *verb = !strcmp(r->verb, "wrote") ? "write" : r->verb;
 
 	if (r->ret < 0) {
+		if (r->aio)
+			verb = !strcmp(verb, "write") ? "aio_write" : "readv";
 		printf("%s failed: %s\n", verb, strerror(-r->ret));
-		io->failed = true;
+		r->io->failed |= !r->aio;
 	} else {
-		if (r->check) {
-			for (size_t i = 0; i < r->check_len; i++) {
-				if ((unsigned char)r->buf[r->check_at + i] == r->pattern)
-					continue;
-				printf("Pattern verification failed at offset %llu, %zu bytes\n",
-				       (unsigned long long)(r->offset + r->check_at), r->check_len);
-				io->failed = true;
-				break;
-			}
-		}
+		if (r->check)
+			verify(r);
 		if (r->dump)
 			dump(r->buf, r->offset, r->bytes);
 		report(r);
@@ -151,6 +153,7 @@ static void submit(struct io_request *r, enum block_op op, uint32_t flags, bool 
 	struct io *io = r->io;
 
 	r->start = clock_now(&clock_monotonic);
+	r->aio = aio;
 	r->req = xmalloc(block_req_size(io->node));
 	r->iov = (struct iovec){r->buf, r->bytes};
 	*r->req = (struct block_req){
@@ -176,8 +179,7 @@ static void submit(struct io_request *r, enum block_op op, uint32_t flags, bool 
 	free_request(r);
 }
 
-/* The numbers at the command's end; false after a message. */
-static bool parse_number(struct io *io, const char *s, uint64_t *out)
+bool io_number(struct io *io, const char *s, uint64_t *out)
 {
 	if (parse_size(s, 1, out) && *out <= INT64_MAX)
 		return true;
@@ -186,34 +188,47 @@ static bool parse_number(struct io *io, const char *s, uint64_t *out)
 	return false;
 }
 
-static bool wrong_usage(struct io *io, const char *command)
+void io_print_usage(const struct io_command *c)
 {
-	printf("%s: wrong number of arguments\n", command);
-	io->failed = true;
-	return false;
+	printf("%s %s -- %s\n", c->name, c->args, c->help);
 }
 
-static bool parse_range(struct io *io, struct io_args *a, struct io_request *r, bool bounded)
+void io_wrong(struct io *io, const char *name)
 {
-	if (a->argc - optind < 2)
-		return wrong_usage(io, a->argv[0]);
-	if (!parse_number(io, a->argv[optind], &r->offset) ||
-	    !parse_number(io, a->argv[optind + 1], &r->bytes))
+	io_print_usage(io_find(name));
+	io->failed = true;
+}
+
+/* The numbers at the command's end. Of the vectored and background commands further lengths, which
+ * go into one buffer all the same. */
+static bool parse_range(struct io *io, struct io_args *a, struct io_request *r, bool bounded,
+			bool many)
+{
+	int left = a->argc - optind;
+
+	if (many ? left < 2 : left != 2) {
+		io_wrong(io, a->argv[0]);
 		return false;
-	/* readv and writev: further lengths, one buffer all the same. */
-	for (int i = optind + 2; i < a->argc; i++) {
+	}
+	if (!io_number(io, a->argv[optind], &r->offset))
+		return false;
+	for (int i = optind + 1; i < a->argc; i++) {
 		uint64_t more;
 
-		if (!strchr(a->argv[0], 'v') && strncmp(a->argv[0], "aio", 3))
-			return wrong_usage(io, a->argv[0]);
-		if (!parse_number(io, a->argv[i], &more))
+		if (!io_number(io, a->argv[i], &more))
 			return false;
+		if (bounded && (more > MAX_REQUEST || r->bytes + more > MAX_REQUEST)) {
+			if (many)
+				printf("Argument '%s' exceeds maximum size %u\n", a->argv[i],
+				       MAX_REQUEST);
+			else
+				printf("length cannot exceed %u%s, given %s\n", MAX_REQUEST,
+				       !strcmp(r->verb, "wrote") ? " without -n" : "",
+				       a->argv[i]);
+			io->failed = true;
+			return false;
+		}
 		r->bytes += more;
-	}
-	if (bounded && r->bytes > MAX_REQUEST) {
-		printf("length cannot exceed %u, given %s\n", MAX_REQUEST, a->argv[optind + 1]);
-		io->failed = true;
-		return false;
 	}
 	return true;
 }
@@ -239,6 +254,11 @@ static struct io_request *new_request(struct io *io, const char *verb)
 	return r;
 }
 
+static bool is_many(const struct io_args *a)
+{
+	return !strncmp(a->argv[0], "aio", 3) || strchr(a->argv[0], 'v');
+}
+
 static void do_read(struct io *io, struct io_args *a)
 {
 	struct io_request *r = new_request(io, "read");
@@ -247,23 +267,28 @@ static void do_read(struct io *io, struct io_args *a)
 	int c;
 
 	optind = 0;
-	while ((c = getopt(a->argc, a->argv, "+l:P:qs:v")) != -1) {
+	while ((c = getopt(a->argc, a->argv, is_many(a) ? "+CP:qv" : "+Cl:pP:qs:v")) != -1) {
 		switch (c) {
+		case 'C':
+			r->csv = true;
+			break;
 		case 'P':
-			if (!parse_number(io, optarg, &n))
+			if (!io_number(io, optarg, &n))
 				goto bad;
 			r->check = true;
 			r->pattern = n & 0xff;
 			break;
 		case 's':
 			has_at = true;
-			if (!parse_number(io, optarg, &at))
+			if (!io_number(io, optarg, &at))
 				goto bad;
 			break;
 		case 'l':
 			has_len = true;
-			if (!parse_number(io, optarg, &len))
+			if (!io_number(io, optarg, &len))
 				goto bad;
+			break;
+		case 'p': /* preads it is, always */
 			break;
 		case 'q':
 			r->quiet = true;
@@ -272,14 +297,17 @@ static void do_read(struct io *io, struct io_args *a)
 			r->dump = true;
 			break;
 		default:
-			printf("%s: invalid option\n", a->argv[0]);
-			io->failed = true;
+			io_wrong(io, a->argv[0]);
 			goto bad;
 		}
 	}
-	if (!parse_range(io, a, r, true))
+	if (!parse_range(io, a, r, true, is_many(a)))
 		goto bad;
-	if ((has_len || has_at) && (!r->check || at > r->bytes || len > r->bytes - at)) {
+	if ((has_len || has_at) && !r->check) {
+		io_wrong(io, a->argv[0]);
+		goto bad;
+	}
+	if (at > r->bytes || len > r->bytes - at) {
 		printf("pattern verification range exceeds end of read data\n");
 		io->failed = true;
 		goto bad;
@@ -294,49 +322,115 @@ bad:
 	free_request(r);
 }
 
+/* The file's bytes, over and over. */
+static bool fill_from(struct io *io, struct io_request *r, const char *name)
+{
+	FILE *f = fopen(name, "r");
+	size_t n = f ? fread(r->buf, 1, r->bytes, f) : 0;
+
+	if (!f || (!n && r->bytes)) {
+		printf("%s: %s\n", name, f ? "file is empty" : strerror(errno));
+		io->failed = true;
+	}
+	for (size_t at = n; n && at < r->bytes; at++)
+		r->buf[at] = r->buf[at - n];
+	if (f)
+		fclose(f);
+	return n || (f && !r->bytes);
+}
+
+struct write_options {
+	bool zero, pattern, compress;
+	uint64_t fill;
+	const char *source;
+	uint32_t flags;
+};
+
+static bool write_options_ok(struct io *io, const struct write_options *w)
+{
+	const char *what = NULL;
+
+	if (w->compress && w->zero)
+		what = "-c and -z cannot be specified at the same time";
+	else if (w->zero + w->pattern + (w->source != NULL) > 1)
+		what = "Only one of -z, -P, and -s can be specified at the same time";
+	else if (!w->zero && (w->flags & BLOCK_MAY_UNMAP))
+		what = "-u requires -z to be specified";
+	if (what)
+		printf("%s\n", what);
+	io->failed |= what != NULL;
+	return !what;
+}
+
 static void do_write(struct io *io, struct io_args *a)
 {
 	struct io_request *r = new_request(io, "wrote");
-	bool aio = !strncmp(a->argv[0], "aio", 3), zero = false, pattern = false;
-	uint64_t n = 0xcd;
-	uint32_t flags = 0;
+	bool aio = !strncmp(a->argv[0], "aio", 3);
+	const char *known = aio		? "+CfP:quz"
+			    : is_many(a) ? "+CfP:q"
+					 : "+cCfpP:qs:uz";
+	struct write_options w = {.fill = 0xcd};
 	int c;
 
 	optind = 0;
-	while ((c = getopt(a->argc, a->argv, "+fP:quz")) != -1) {
+	while ((c = getopt(a->argc, a->argv, known)) != -1) {
 		switch (c) {
+		case 'c':
+			w.compress = true;
+			break;
+		case 'C':
+			r->csv = true;
+			break;
 		case 'P':
-			pattern = true;
-			if (!parse_number(io, optarg, &n))
+			w.pattern = true;
+			if (!io_number(io, optarg, &w.fill))
 				goto bad;
 			break;
+		case 's':
+			w.source = optarg;
+			break;
 		case 'z':
-			zero = true;
+			w.zero = true;
 			break;
 		case 'u':
-			flags |= BLOCK_MAY_UNMAP;
+			w.flags |= BLOCK_MAY_UNMAP;
 			break;
 		case 'f':
-			flags |= BLOCK_FUA;
+			w.flags |= BLOCK_FUA;
+			break;
+		case 'p': /* pwrites it is, always */
 			break;
 		case 'q':
 			r->quiet = true;
 			break;
 		default:
-			printf("%s: invalid option\n", a->argv[0]);
-			io->failed = true;
+			io_wrong(io, a->argv[0]);
 			goto bad;
 		}
 	}
-	if ((zero && pattern) || (!zero && (flags & BLOCK_MAY_UNMAP))) {
-		printf(zero ? "-z and -P cannot be specified at the same time\n"
-			    : "-u requires -z to be specified\n");
+	if (!write_options_ok(io, &w))
+		goto bad;
+	if (w.zero && is_many(a) && a->argc - optind != 2) {
+		printf("-z supports only a single length parameter\n");
 		io->failed = true;
 		goto bad;
 	}
-	if (!parse_range(io, a, r, !zero) || (!zero && !alloc_buf(io, r, n & 0xff)))
+	if (!parse_range(io, a, r, !w.zero, is_many(a)))
 		goto bad;
-	submit(r, zero ? BLOCK_WRITE_ZEROES : BLOCK_WRITE, flags, aio);
+	if (w.compress && ((r->offset | r->bytes) & 511)) {
+		bool offset = r->offset & 511;
+
+		printf("%llu is not a sector-aligned value for '%s'\n",
+		       (unsigned long long)(offset ? r->offset : r->bytes),
+		       offset ? "offset" : "count");
+		io->failed = true;
+		goto bad;
+	}
+	if (!w.zero && (!alloc_buf(io, r, w.fill & 0xff) ||
+			(w.source && !fill_from(io, r, w.source))))
+		goto bad;
+	submit(r, w.zero ? BLOCK_WRITE_ZEROES : BLOCK_WRITE,
+	       w.flags | (w.compress ? BLOCK_COMPRESSED : 0), aio);
 	return;
 bad:
 	free_request(r);
@@ -348,19 +442,24 @@ static void do_discard(struct io *io, struct io_args *a)
 	int c;
 
 	optind = 0;
-	while ((c = getopt(a->argc, a->argv, "+q")) == 'q')
-		r->quiet = true;
-	if (c != -1) {
-		printf("%s: invalid option\n", a->argv[0]);
-		io->failed = true;
+	while ((c = getopt(a->argc, a->argv, "+Cq")) != -1) {
+		if (c == 'q') {
+			r->quiet = true;
+		} else if (c == 'C') {
+			r->csv = true;
+		} else {
+			io_wrong(io, a->argv[0]);
+			free_request(r);
+			return;
+		}
 	}
-	if (c == -1 && parse_range(io, a, r, false))
+	if (parse_range(io, a, r, false, false))
 		submit(r, BLOCK_DISCARD, 0, false);
 	else
 		free_request(r);
 }
 
-static void wait_aio(struct io *io)
+void io_wait(struct io *io)
 {
 	while (io->in_flight)
 		evloop_run_once(io->loop, -1);
@@ -368,7 +467,7 @@ static void wait_aio(struct io *io)
 
 static void do_aio_flush(struct io *io, struct io_args *a)
 {
-	wait_aio(io);
+	io_wait(io);
 }
 
 static void do_flush(struct io *io, struct io_args *a)
@@ -381,76 +480,77 @@ static void do_flush(struct io *io, struct io_args *a)
 	}
 }
 
-static void do_length(struct io *io, struct io_args *a)
-{
-	char buf[64];
-
-	printf("%s\n", exact_size(buf, block_length(io->node)));
-}
-
-static void do_truncate(struct io *io, struct io_args *a)
-{
-	struct error *err = NULL;
-	uint64_t size;
-
-	if (a->argc != 2) {
-		wrong_usage(io, a->argv[0]);
-		return;
-	}
-	if (!parse_number(io, a->argv[1], &size))
-		return;
-	if (block_truncate(io->node, size, &err)) {
-		printf("%s\n", error_message(err));
-		error_free(err);
-		io->failed = true;
-	}
-}
-
-static void do_sleep(struct io *io, struct io_args *a)
-{
-	uint64_t ms;
-
-	if (a->argc == 2 && parse_number(io, a->argv[1], &ms))
-		usleep(MIN(ms, UINT64_C(1000000)) * 1000);
-	else
-		wrong_usage(io, a->argv[0]);
-}
-
-static void do_quit(struct io *io, struct io_args *a)
-{
-	io->quit = true;
-}
-
-static const struct {
-	const char *name;
-	void (*run)(struct io *io, struct io_args *a);
-} commands[] = {
-	{"read", do_read},	     {"r", do_read},	      {"readv", do_read},
-	{"aio_read", do_read},	     {"write", do_write},     {"w", do_write},
-	{"writev", do_write},	     {"aio_write", do_write}, {"discard", do_discard},
-	{"d", do_discard},	     {"flush", do_flush},     {"f", do_flush},
-	{"aio_flush", do_aio_flush}, {"length", do_length},   {"l", do_length},
-	{"truncate", do_truncate},   {"t", do_truncate},      {"sleep", do_sleep},
-	{"quit", do_quit},	     {"q", do_quit},
+const struct io_command io_request_commands[] = {
+	{"aio_flush", NULL, do_aio_flush, 0, 0, false, false, "", "waits for the requests in the background"},
+	{"aio_read", NULL, do_read, 2, -1, false, false, "[-Cqv] [-P pattern] off len [len..]",
+	 "reads in the background"},
+	{"aio_write", NULL, do_write, 2, -1, true, false, "[-Cfquz] [-P pattern] off len [len..]",
+	 "writes in the background"},
+	{"discard", "d", do_discard, 2, -1, true, false, "[-Cq] off len", "throws bytes away"},
+	{"flush", "f", do_flush, 0, 0, false, false, "", "makes what was written durable"},
+	{"read", "r", do_read, 2, -1, false, false, "[-Cqv] [-P pattern [-s off] [-l len]] off len",
+	 "reads, and compares with a pattern"},
+	{"readv", "rv", do_read, 2, -1, false, false, "[-Cqv] [-P pattern] off len [len..]",
+	 "reads into several buffers"},
+	{"write", "w", do_write, 2, -1, true, false,
+	 "[-cCfquz] [-P pattern | -s source_file] off len", "writes bytes, zeroes, or a file"},
+	{"writev", "wv", do_write, 2, -1, true, false, "[-Cfq] [-P pattern] off len [len..]",
+	 "writes from several buffers"},
+	{0},
 };
+
+const struct io_command *io_find(const char *name)
+{
+	const struct io_command *const tables[] = {io_request_commands, io_file_commands};
+
+	for (size_t i = 0; i < ARRAY_SIZE(tables); i++)
+		for (const struct io_command *c = tables[i]; c->name; c++)
+			if (!strcmp(c->name, name) || (c->alias && !strcmp(c->alias, name)))
+				return c;
+	return NULL;
+}
+
+/* Whether the command can be run with so many arguments, and now. */
+static bool may_run(const struct io *io, const struct io_command *c, int n)
+{
+	if (!c->no_file && !io->node) {
+		fprintf(stderr, "no file open, try 'help open'\n");
+		return false;
+	}
+	if (n < c->min || (c->max >= 0 && n > c->max)) {
+		fprintf(stderr, "bad argument count %d to %s, expected ", n, c->name);
+		if (c->max < 0)
+			fprintf(stderr, "at least %d arguments\n", c->min);
+		else if (c->min == c->max)
+			fprintf(stderr, "%d arguments\n", c->min);
+		else
+			fprintf(stderr, "between %d and %d arguments\n", c->min, c->max);
+		return false;
+	}
+	if (c->writes && block_read_only(io->node)) {
+		fprintf(stderr, "vmm-img: Block node is read-only\n");
+		return false;
+	}
+	return true;
+}
 
 static void run_command(struct io *io, const char *text)
 {
 	struct io_args a = {0};
 	char *copy = xstrdup(text), *save = NULL;
 
-	for (char *word = strtok_r(copy, " \t\n", &save); word && a.argc < MAX_ARGS - 1;
+	for (char *word = strtok_r(copy, " \t\n", &save); word && a.argc < IO_MAX_ARGS - 1;
 	     word = strtok_r(NULL, " \t\n", &save))
 		a.argv[a.argc++] = word;
 	if (a.argc) {
-		size_t i = 0;
+		const struct io_command *c = io_find(a.argv[0]);
 
-		while (i < ARRAY_SIZE(commands) && strcmp(commands[i].name, a.argv[0]))
-			i++;
-		if (i < ARRAY_SIZE(commands)) {
-			commands[i].run(io, &a);
+		if (!c)
+			fprintf(stderr, "command \"%s\" not found\n", a.argv[0]);
+		if (c && may_run(io, c, a.argc - 1)) {
+			a.argv[0] = (char *)c->name;
+			c->run(io, &a);
 		} else {
-			printf("command \"%s\" not found\n", a.argv[0]);
 			io->failed = true;
 		}
 		fflush(stdout);
@@ -468,34 +568,63 @@ static void interactive(struct io *io)
 	free(line);
 }
 
+static int run(struct io *io, char **commands, unsigned n)
+{
+	struct error *err = NULL;
+
+	if (io->how.name && !io_open(io, &err))
+		return img_fail(err);
+	for (unsigned i = 0; i < n && !io->quit; i++)
+		run_command(io, commands[i]);
+	if (!n)
+		interactive(io);
+	io_wait(io);
+	io_close(io);
+	return io->failed;
+}
+
+static bool one_of(const char *what, const char *s, const char *const *names)
+{
+	for (; *names; names++)
+		if (!strcmp(*names, s))
+			return true;
+	img_usage("Invalid %s option: %s", what, s);
+	return false;
+}
+
+static void set(char **to, const char *value)
+{
+	free(*to);
+	*to = value ? xstrdup(value) : NULL;
+}
+
 int img_io(struct evloop *loop, int argc, char **argv)
 {
 	static const struct option longs[] = {{"cmd", 1, 0, 'c'},	{"format", 1, 0, 'f'},
 					      {"read-only", 0, 0, 'r'}, {"nocache", 0, 0, 'n'},
 					      {"cache", 1, 0, 't'},	{"discard", 1, 0, 'd'},
 					      {"aio", 1, 0, 'i'},	{"force-share", 0, 0, 'U'},
-					      {"image-opts", 0, 0, 1},	{0}};
-	const char *commands_given[MAX_ARGS], *format = NULL, *cache = "writeback";
-	const char *discard = NULL, *aio = NULL;
-	struct io io = {.loop = loop};
-	struct opts opts = {0};
-	struct error *err = NULL;
-	uint32_t flags = BLOCK_OPEN_RDWR;
-	bool image_opts = false;
-	int c, n = 0;
+					      {"image-opts", 0, 0, 1},	{"native-aio", 0, 0, 'k'},
+					      {"object", 1, 0, 2},	{0}};
+	static const char *const aios[] = {"threads", "native", "io_uring", NULL};
+	static const char *const discards[] = {"ignore", "off", "unmap", "on", NULL};
+	struct io io = {.loop = loop, .how.flags = BLOCK_OPEN_RDWR | BLOCK_OPEN_UNMAP};
+	const char *cache = "writeback";
+	char **commands = NULL;
+	unsigned n = 0;
+	int c, ret = 0;
 
-	while ((c = getopt_long(argc, argv, "c:f:rnt:d:i:U", longs, NULL)) != -1) {
+	while (!ret && (c = getopt_long(argc, argv, "c:f:rnt:d:i:kU", longs, NULL)) != -1) {
 		switch (c) {
 		case 'c':
-			if (n == MAX_ARGS)
-				return img_usage("too many commands");
-			commands_given[n++] = optarg;
+			commands = xrealloc(commands, (n + 1) * sizeof(*commands));
+			commands[n++] = optarg;
 			break;
 		case 'f':
-			format = optarg;
+			set(&io.how.format, optarg);
 			break;
 		case 'r':
-			flags &= ~BLOCK_OPEN_RDWR;
+			io.how.flags &= ~BLOCK_OPEN_RDWR;
 			break;
 		case 'n':
 			cache = "none";
@@ -504,49 +633,42 @@ int img_io(struct evloop *loop, int argc, char **argv)
 			cache = optarg;
 			break;
 		case 'd':
-			discard = optarg;
+			ret = !one_of("discard", optarg, discards);
+			set(&io.how.discard, optarg);
 			break;
 		case 'i':
-			aio = optarg;
+			ret = !one_of("aio", optarg, aios);
+			set(&io.how.aio, optarg);
+			break;
+		case 'k':
+			set(&io.how.aio, "native");
 			break;
 		case 'U':
-			flags |= BLOCK_OPEN_FORCE_SHARE;
+			io.how.flags |= BLOCK_OPEN_FORCE_SHARE;
 			break;
 		case 1:
-			image_opts = true;
+			io.how.image_opts = true;
+			break;
+		case 2:
+			ret = img_object(optarg);
 			break;
 		default:
-			return 1;
+			ret = 1;
 		}
 	}
-	if (argc - optind != 1)
-		return img_usage("io: one file name is expected");
-	if (!block_parse_cache(cache, &flags))
-		return img_usage("Invalid cache option: %s", cache);
-	if (image_opts && !opts_parse(&opts, argv[optind], NULL, &err))
-		return img_fail(err);
-	if (image_opts) {
-		flags |= BLOCK_OPEN_BLOCKDEV;
-	} else {
-		opts_add(&opts, "file", argv[optind]);
-		if (format)
-			opts_add(&opts, "format", format);
-		if (aio)
-			opts_add(&opts, "file.aio", aio);
-		if (discard)
-			opts_add(&opts, "discard", discard);
+	if (!ret && argc - optind > 1)
+		ret = img_usage("io: one file name is expected");
+	if (!ret && !block_parse_cache(cache, &io.how.flags))
+		ret = img_usage("Invalid cache option: %s", cache);
+	if (!ret) {
+		if (optind < argc)
+			set(&io.how.name, argv[optind]);
+		ret = run(&io, commands, n);
 	}
-	io.node = block_open_tool(loop, &opts, flags, &err);
-	opts_free(&opts);
-	if (!io.node) {
-		error_prefix(&err, "can't open device %s: ", argv[optind]);
-		return img_fail(err);
-	}
-	for (int i = 0; i < n && !io.quit; i++)
-		run_command(&io, commands_given[i]);
-	if (!n)
-		interactive(&io);
-	wait_aio(&io);
-	block_unref(io.node);
-	return io.failed;
+	free(io.how.name);
+	free(io.how.format);
+	free(io.how.aio);
+	free(io.how.discard);
+	free(commands);
+	return ret;
 }
