@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Growing an image: a longer L1 table if needed, then the size. Synchronous, drained.
+ * Growing and shrinking an image. Synchronous, drained. Growing: what the tables have beyond the
+ * old end goes first, then comes a longer L1 table if needed, then the size. Shrinking: the size,
+ * and then what lies beyond it; a cut in between leaves that to the next change of the size.
  *
  * The new table is counted, written and synced before the header's sector, which switches size and
  * table at once; the old table's clusters are let go after that is durable.
@@ -8,7 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "block/qcow2/qcow2.h"
+#include "block/qcow2/snapshot.h"
 
 struct alloc_wait {
 	struct waiter waiter;
@@ -46,7 +48,8 @@ int qcow2_alloc_now(struct qcow2 *s, uint64_t clusters, uint64_t *host)
 	while (have < clusters) {
 		int ret = qcow2_alloc_some(s, clusters - have, &at, &got);
 
-		/* Narrow refcount blocks, each in the way of a run, may leave no room for it ever. */
+		/* Narrow refcount blocks, each in the way of a run, may leave no room for it ever.
+		 */
 		if (!ret && have && at != *host + (have << s->cluster_bits) && again++ > 256)
 			ret = -EFBIG;
 		if (ret) {
@@ -118,16 +121,104 @@ out:
 	return ret;
 }
 
+/* L1 entries from keep on, with all below. */
+static int drop_tail(struct qcow2 *s, uint64_t keep)
+{
+	struct qcounts down;
+	bool any = false;
+	int ret;
+
+	for (uint64_t i = keep; i < s->h.l1_size; i++)
+		any |= s->l1[i] != 0;
+	if (!any)
+		return 0;
+	ret = qcounts_init(&down, s);
+	if (!ret)
+		ret = qcounts_add_tree(&down, s->l1 + keep, s->h.l1_size - keep);
+	if (!ret)
+		ret = qcounts_check(&down, false);
+	if (!ret) {
+		for (uint64_t i = keep; i < s->h.l1_size; i++) {
+			s->l1[i] = 0;
+			s->l1_dirty[i / 64] = 1;
+		}
+		s->any_l1_dirty = true;
+		ret = qcow2_commit_sync(s);
+	}
+	if (!ret)
+		ret = qcow2_release(s, &down);
+	qcounts_free(&down);
+	return ret;
+}
+
+/* Lets go of what the active tables have behind the cluster in which size lies. */
+static int drop_beyond(struct block_node *node, uint64_t size)
+{
+	struct qcow2 *s = node->opaque;
+	unsigned bits = s->l2_bits + s->cluster_bits;
+	uint64_t keep = div_round_up(size, UINT64_C(1) << bits), length = node->length;
+	uint64_t first = ALIGN_UP(size, s->cluster_size);
+	uint64_t end = MIN(keep << bits, (uint64_t)ALIGN_DOWN(INT64_MAX, 512));
+	bool ignored = node->ignore_discard, passed = s->pass_discard;
+	int ret = 0;
+
+	if (first < end && (s->l1[keep - 1] & ENTRY_OFFSET)) {
+		node->length = MAX(length, end);
+		node->ignore_discard = false;
+		s->pass_discard = true;
+		ret = block_discard(node, first, end - first);
+		if (!ret)
+			ret = qcow2_commit_sync(s);
+		node->length = length;
+		node->ignore_discard = ignored;
+		s->pass_discard = passed;
+	}
+	return ret ? ret : drop_tail(s, keep);
+}
+
+static int set_size(struct qcow2 *s, uint64_t bytes)
+{
+	int ret = qcow2_commit_sync(s);
+
+	if (ret)
+		return ret;
+	store_be64(s->header + QCOW2_OFF_SIZE, bytes);
+	ret = qcow2_write_header(s);
+	return ret ? ret : block_flush(s->file);
+}
+
+static int shrink(struct block_node *node, uint64_t bytes, struct error **err)
+{
+	struct qcow2 *s = node->opaque;
+	int ret;
+
+	if (s->h.version < 3 && node->backing_name) {
+		/* Nothing could hide what lies below, when it grows again. */
+		error_set(err, "Can't shrink a v2 image with a backing file");
+		return -ENOTSUP;
+	}
+	ret = set_size(s, bytes);
+	if (ret) {
+		s->broken = true; /* which of the two the disk has is not known */
+		error_set_errno(err, ret, "Failed to update the image size");
+		return ret;
+	}
+	s->h.size = bytes;
+	ret = drop_beyond(node, bytes);
+	block_set_length(node, bytes);
+	if (!ret && s->external && s->data)
+		ret = block_truncate(s->data, bytes, NULL);
+	if (ret)
+		error_set_errno(err, ret, "Failed to discard cropped clusters");
+	return ret;
+}
+
 int qcow2_truncate(struct block_node *node, uint64_t bytes, struct error **err)
 {
 	struct qcow2 *s = node->opaque;
 	uint64_t entries, old = s->h.size;
 	int ret;
 
-	if (bytes < old) {
-		error_set(err, "qcow2 images cannot be shrunk");
-		return -ENOTSUP;
-	}
 	if (s->h.snapshots && s->h.version < 3) {
 		error_set(err, "Can't resize a v2 image which has snapshots");
 		return -ENOTSUP;
@@ -141,8 +232,15 @@ int qcow2_truncate(struct block_node *node, uint64_t bytes, struct error **err)
 		error_set(err, "Image size is too large");
 		return -EFBIG;
 	}
+	if (bytes < old)
+		return shrink(node, bytes, err);
+	ret = bytes > old ? drop_beyond(node, old) : 0;
+	if (ret) {
+		error_set_errno(err, ret, "Failed to clear what lies beyond the end");
+		return ret;
+	}
 	/* What lay behind the old end inside its last cluster becomes visible: as zeroes. */
-	if (bytes > old && !IS_ALIGNED(old, s->cluster_size) && !node->backing) {
+	if (bytes > old && !IS_ALIGNED(old, s->cluster_size)) {
 		struct block_extent x;
 		uint64_t end = MIN(bytes, ALIGN_UP(old, s->cluster_size));
 
@@ -159,13 +257,7 @@ int qcow2_truncate(struct block_node *node, uint64_t bytes, struct error **err)
 	if (entries > s->h.l1_size) {
 		ret = move_l1(s, entries, bytes);
 	} else {
-		ret = qcow2_commit_sync(s);
-		if (!ret) {
-			store_be64(s->header + QCOW2_OFF_SIZE, bytes);
-			ret = qcow2_write_header(s);
-		}
-		if (!ret)
-			ret = block_flush(s->file);
+		ret = set_size(s, bytes);
 	}
 	if (!ret)
 		ret = qcow2_commit_sync(s);

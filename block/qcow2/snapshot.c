@@ -362,7 +362,7 @@ static bool take_l1(struct qcow2 *s, uint64_t *l1, uint64_t entries, uint64_t of
 	return true;
 }
 
-static int release(struct qcow2 *s, struct qcounts *down)
+int qcow2_release(struct qcow2 *s, struct qcounts *down)
 {
 	int ret = qcounts_check(down, false);
 
@@ -443,7 +443,7 @@ static int go_back(struct qcow2 *s, unsigned index)
 	}
 	if (!ret) {
 		l1 = NULL;
-		ret = release(s, &down);
+		ret = qcow2_release(s, &down);
 		if (!ret)
 			ret = set_clean(s);
 	}

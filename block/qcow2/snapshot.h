@@ -51,6 +51,9 @@ int qcounts_apply(struct qcounts *c, bool up);
 /* Gives what fell to 0 to the host. */
 void qcounts_discard(struct qcounts *c);
 
+/* Checks and lowers, durably; nothing refers to that any more. Clears the caches. */
+int qcow2_release(struct qcow2 *s, struct qcounts *down);
+
 /* Sets the COPIED flags below n entries of an L1 table, on the disk: all off (lowered NULL), or on
  * where a count becomes one. l1 itself is changed in memory. */
 int qcow2_flags_update(struct qcow2 *s, uint64_t *l1, uint64_t n, const struct qcounts *lowered);

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""qcow2's rarer features against qemu-img, both ways: external data files, subclusters, preallocation."""
+"""qcow2's rarer features against qemu-img, both ways: external data files, subclusters, preallocation,
+shrinking."""
 import json
 import os
 import random
@@ -181,3 +182,54 @@ def test_subclusters_preallocated(tmp_path, mode):
     assert_same(image, model, tmp_path)
     assert_quiet(vmm_io(image, model.commands(60)))
     assert_same(image, model, tmp_path)
+
+
+@pytest.mark.parametrize("options", ["cluster_size=512", "cluster_size=65536", "compat=0.10",
+                                     "extended_l2=on"])
+@pytest.mark.parametrize("backing", [False, True])
+def test_shrink(tmp_path, options, backing):
+    """Smaller and larger again: what was cut off is zero, what snapshots hold stays."""
+    base, image = tmp_path / "base.raw", tmp_path / "a.qcow2"
+    size, small = 3 * MiB, MiB + 700 * 512
+    args = []
+    model = Model(size, seed=3)
+    if backing:
+        if "compat" in options:
+            pytest.skip("cannot be shrunk")
+        base.write_bytes(b"\x11" * size)
+        model.fill(0, size, 0x11)
+        args = ["-b", base, "-F", "raw"]
+    vmm_img("create", "-q", "-f", "qcow2", "-o", options, *args, image, size)
+    assert_quiet(vmm_io(image, model.commands(80)))
+    kept = bytes(model.data)
+    snapshots = "compat" not in options
+    if snapshots:
+        qemu_img("snapshot", "-c", "s", image)
+        assert_quiet(vmm_io(image, model.commands(30)))
+    code, _, err = vmm_img("resize", "-q", image, small, ok=False)
+    assert code == 1 and "--shrink" in err
+    vmm_img("resize", "-q", "--shrink", image, small)
+    model.data, model.size = model.data[:small], small
+    assert_same(image, model, tmp_path)
+    vmm_img("resize", "-q", image, size)
+    model.data, model.size = model.data + bytes(size - small), size
+    assert_same(image, model, tmp_path)
+    assert_quiet(vmm_io(image, model.commands(30)))
+    assert_same(image, model, tmp_path)
+    if snapshots:
+        qemu_img("snapshot", "-a", "s", image)
+        model.data = bytearray(kept)
+        assert_same(image, model, tmp_path)
+
+
+def test_shrink_data_file(tmp_path):
+    image, data = tmp_path / "a.qcow2", tmp_path / "a.data"
+    vmm_img("create", "-q", "-f", "qcow2", "-o", f"data_file={data},data_file_raw=on", image, MiB)
+    assert_quiet(vmm_io(image, [f"write -q -P 3 0 {MiB}"]))
+    vmm_img("resize", "-q", "--shrink", image, 300000 // 512 * 512)
+    assert data.read_bytes() == b"\x03" * (300000 // 512 * 512)
+    vmm_img("resize", "-q", image, MiB)
+    model = Model(MiB, seed=1)
+    model.fill(0, 300000 // 512 * 512, 3)
+    assert_same(image, model, tmp_path)
+    assert data.read_bytes() == bytes(model.data)
