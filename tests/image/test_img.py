@@ -125,7 +125,7 @@ def test_mistakes_are_one_line(tmp_path):
     for argv in [("frobnicate",), ("info", tmp_path / "missing"), ("create", "-f", "qcow2", image),
                  ("create", "-f", "qcow2", "-o", "cluster_size=1000", tmp_path / "b", "1M"),
                  ("create", "-f", "qcow2", "-o", "nonsense=1", tmp_path / "b", "1M"),
-                 ("create", "-f", "vmdk", tmp_path / "b", "1M"),
+                 ("create", "-f", "parallels", tmp_path / "b", "1M"),
                  ("create", tmp_path / "b", "lots"),
                  ("io", "-f", "qcow9", "-c", "read 0 512", image),
                  ("io", "-i", "native", "-c", "read 0 512", image),

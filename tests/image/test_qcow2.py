@@ -182,7 +182,7 @@ def test_unknown_features_are_refused_by_name(tmp_path):
     image = tmp_path / "a.qcow2"
     vmm_img("create", "-q", "-f", "qcow2", image, MiB)
     data = bytearray(image.read_bytes())
-    for bit, name in [(2, "external data file"), (4, "extended L2 entries"), (17, "feature: 20000")]:
+    for bit, name in [(5, "feature: 20"), (17, "feature: 20000")]:
         data[72:80] = (1 << bit).to_bytes(8, "big")
         image.write_bytes(data)
         code, _, err = vmm_img("info", image, ok=False)
