@@ -134,8 +134,11 @@ static void hurry_tree(struct block_node *node)
 		return;
 	if (node->drv->hurry)
 		node->drv->hurry(node);
+	for (unsigned i = 0; i < node->extent_count; i++)
+		hurry_tree(node->extents[i]);
 	hurry_tree(node->file);
 	hurry_tree(node->backing);
+	hurry_tree(node->data);
 }
 
 void block_drain(struct block_node *node)

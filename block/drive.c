@@ -35,25 +35,27 @@ bool block_parse_cache(const char *name, uint32_t *flags)
 	return false;
 }
 
-static bool drive_options(struct block_open *how, struct opts *opts, bool *snapshot,
+/* What lies above a -drive's image. */
+struct above {
+	bool snapshot, copy_on_read;
+	struct throttle_group *group;
+};
+
+static bool drive_options(struct block_open *how, struct opts *opts, struct above *above,
 			  struct error **err)
 {
-	bool read_only = false, copy_on_read = false, writeback = true;
+	bool read_only = false, writeback = true;
 	int cache = 2, aio = -1;
 
 	how->flags = BLOCK_OPEN_AUTO_RO;
 	if (!opts_get_bool(opts, "readonly", &read_only, err) ||
 	    !opts_get_bool(opts, "read-only", &read_only, err) ||
-	    !opts_get_bool(opts, "snapshot", snapshot, err) ||
-	    !opts_get_bool(opts, "copy-on-read", &copy_on_read, err) ||
+	    !opts_get_bool(opts, "snapshot", &above->snapshot, err) ||
+	    !opts_get_bool(opts, "copy-on-read", &above->copy_on_read, err) ||
 	    !opts_get_enum(opts, "cache", cache_names, &cache, err) ||
 	    !opts_get_bool(opts, "cache.writeback", &writeback, err) ||
 	    !opts_get_enum(opts, "aio", aio_names, &aio, err))
 		return false;
-	if (copy_on_read) {
-		error_set(err, "copy-on-read=on is not supported");
-		return false;
-	}
 	if (!read_only)
 		how->flags |= BLOCK_OPEN_RDWR;
 	how->flags |= cache_flags[cache];
@@ -108,8 +110,18 @@ out:
 	return node;
 }
 
-static struct block_node *open_top(struct block_open *how, struct opts *opts, bool snapshot,
-				   struct throttle_group *group, struct evloop *loop,
+static struct block_node *copy_on_read(struct block_node *node, struct evloop *home,
+				       struct error **err)
+{
+	node = block_filter_above(&block_copy_on_read, node);
+	if (block_copy_on_read_init(node, err))
+		return node;
+	block_abandon(node, home);
+	return NULL;
+}
+
+static struct block_node *open_top(struct block_open *how, struct opts *opts,
+				   const struct above *above, struct evloop *loop,
 				   struct error **err)
 {
 	/* What is left over is unknown, and is answered with the nearest of these. */
@@ -167,14 +179,14 @@ static struct block_node *open_top(struct block_open *how, struct opts *opts, bo
 	how->loop = evloop_new(NULL, err);
 	if (!how->loop)
 		return NULL;
-	if (snapshot)
+	if (above->snapshot)
 		how->flags &= ~BLOCK_OPEN_RDWR;
 	node = block_open_node(how, opts, err);
 	if (node && !opts_check_used(opts, known, ARRAY_SIZE(known), err)) {
 		block_abandon(node, loop);
 		node = NULL;
 	}
-	if (node && snapshot) {
+	if (node && above->snapshot) {
 		int zeroes = node->detect_zeroes;
 
 		discard = !node->ignore_discard;
@@ -185,8 +197,10 @@ static struct block_node *open_top(struct block_open *how, struct opts *opts, bo
 			node->detect_zeroes = zeroes;
 		}
 	}
-	if (node && group)
-		node = throttle_above(node, group);
+	if (node && above->copy_on_read)
+		node = copy_on_read(node, loop, err);
+	if (node && above->group)
+		node = throttle_above(node, above->group);
 	if (node) {
 		node->writeback = !(how->flags & BLOCK_OPEN_WRITETHROUGH);
 		block_set_loop(node, loop);
@@ -199,15 +213,14 @@ struct block_node *block_open_drive(struct evloop *loop, const char *id, struct 
 				    struct throttle_groups *groups, struct error **err)
 {
 	struct block_open how = {0};
-	struct throttle_group *group = NULL;
+	struct above above = {0};
 	struct block_node *node;
-	bool snapshot = false;
 
-	if (!drive_options(&how, opts, &snapshot, err) ||
-	    (groups && !throttle_drive_options(groups, id, opts, &group, err)))
+	if (!drive_options(&how, opts, &above, err) ||
+	    (groups && !throttle_drive_options(groups, id, opts, &above.group, err)))
 		return NULL;
-	node = open_top(&how, opts, snapshot, group, loop, err);
-	throttle_group_put(group);
+	node = open_top(&how, opts, &above, loop, err);
+	throttle_group_put(above.group);
 	return node;
 }
 
@@ -220,10 +233,11 @@ struct block_node *block_open_blockdev(struct evloop *loop, struct opts *opts,
 				       const struct block_names *names, struct error **err)
 {
 	struct block_open how = {.flags = BLOCK_OPEN_RDWR | BLOCK_OPEN_BLOCKDEV, .names = names};
+	struct above above = {0};
 
 	if (!opts_has(opts, "driver")) {
 		error_set(err, "Parameter 'driver' is missing");
 		return NULL;
 	}
-	return open_top(&how, opts, false, NULL, loop, err);
+	return open_top(&how, opts, &above, loop, err);
 }

@@ -39,6 +39,9 @@ enum {
 	BLOCK_OPEN_UNMAP = 1 << 14,	   /* discard=unmap unless it says otherwise */
 };
 
+/* In act_flags of a read that is done: some of it came from the backing file. */
+#define BLOCK_FROM_BELOW (UINT32_C(1) << 31)
+
 /* A file that is open further up the chain, to find loops. */
 struct block_chain {
 	const struct block_chain *up;
@@ -164,6 +167,8 @@ struct block_node *block_node_new(const struct block_driver *drv, struct evloop 
 void block_node_free(struct block_node *node); /* the struct alone: a node that never opened */
 void block_abandon(struct block_node *node, struct evloop *home);
 void block_init_req_bytes(struct block_node *node);
+/* A node of drv above node, for -drive's keys; node becomes its own. Not yet opened by drv. */
+struct block_node *block_filter_above(const struct block_driver *drv, struct block_node *node);
 
 /* block.c */
 void block_deferred_init(struct block_node *node);
@@ -250,6 +255,9 @@ bool block_parse_cache(const char *name, uint32_t *flags);
 extern const struct block_driver block_file, block_host_device, block_raw, block_qcow2;
 extern const struct block_driver block_vdi, block_vhdx, block_vpc, block_vmdk;
 extern const struct block_driver block_null_co, block_null_aio;
-extern const struct block_driver block_throttle;
+extern const struct block_driver block_throttle, block_copy_on_read;
+
+/* filter/copy_on_read.c: its open(), without options. */
+bool block_copy_on_read_init(struct block_node *node, struct error **err);
 
 #endif

@@ -63,6 +63,20 @@ void block_node_free(struct block_node *node)
 	free(node);
 }
 
+struct block_node *block_filter_above(const struct block_driver *drv, struct block_node *node)
+{
+	struct block_node *top = block_node_new(drv, node->loop);
+
+	top->file = node;
+	node->owned = true;
+	top->implicit = true;
+	top->filename = xstrdup(block_filename(node));
+	top->name = node->name ? xstrdup(node->name) : NULL;
+	top->read_only = node->read_only;
+	block_init_req_bytes(top);
+	return top;
+}
+
 void block_ref(struct block_node *node)
 {
 	node->refs++;

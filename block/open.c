@@ -19,7 +19,7 @@
 static const struct block_driver *const drivers[] = {
 	&block_file,	 &block_host_device, &block_raw, &block_qcow2, &block_null_co,
 	&block_null_aio, &block_vdi,	     &block_vpc, &block_vhdx,  &block_vmdk,
-	&block_throttle,
+	&block_throttle, &block_copy_on_read,
 };
 
 static const char *const discard_names[] = {"ignore", "off", "unmap", "on", NULL};

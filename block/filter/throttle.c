@@ -204,7 +204,10 @@ static void grant(struct throttle_group *g, enum throttle_dir dir, struct member
 
 static void child_done(struct block_req *child, int ret)
 {
-	block_complete(child->ctx, ret);
+	struct block_req *req = child->ctx;
+
+	req->act_flags |= child->act_flags & BLOCK_FROM_BELOW;
+	block_complete(req, ret);
 }
 
 static void pass_on(struct block_req *req)
@@ -460,18 +463,11 @@ bool throttle_drive_options(struct throttle_groups *groups, const char *id, stru
 
 struct block_node *throttle_above(struct block_node *node, struct throttle_group *group)
 {
-	struct block_node *top = block_node_new(&block_throttle, node->loop);
+	struct block_node *top = block_filter_above(&block_throttle, node);
 	struct member *m = top->opaque;
 
-	top->file = node;
-	node->owned = true;
-	top->implicit = true;
-	top->filename = xstrdup(block_filename(node));
-	top->name = node->name ? xstrdup(node->name) : NULL;
-	top->read_only = node->read_only;
 	group->users++;
 	init_member(top, group);
 	m->free_discards = true;
-	block_init_req_bytes(top);
 	return top;
 }

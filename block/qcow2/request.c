@@ -252,6 +252,7 @@ static enum qstep read_step(struct qreq *q)
 	q->chunk = q->map.bytes;
 	if (q->map.type == Q_UNALLOCATED && backing && q->offset < backing->length) {
 		q->chunk = MIN(q->chunk, backing->length - q->offset);
+		q->req->act_flags |= BLOCK_FROM_BELOW;
 		return qreq_io(q, backing, BLOCK_READ, q->offset, NULL, q->chunk, read_done);
 	}
 	if (q->map.type != Q_DATA && q->map.type != Q_COMPRESSED) {

@@ -223,7 +223,7 @@ static void test_options_that_are_refused(void **state)
 	bad(f, "file=%s/a.raw,format=raw,nonsense=1", "Invalid parameter 'nonsense'");
 	bad(f, "file=%s/a.raw,format=raw,file.nonsense=1", "Invalid parameter 'nonsense'");
 	bad(f, "file=%s/a.raw,format=raw,bps=1000", "'bps'");
-	bad(f, "file=%s/a.raw,format=raw,copy-on-read=on", "copy-on-read");
+	bad(f, "file=%s/a.raw,format=raw,copy-on-read=on,readonly=on", "read-only");
 	bad(f, "file=%s/a.raw,format=raw,cache=lots", "cache");
 	bad(f, "file=%s/a.raw,format=raw,aio=native", "requires cache.direct=on");
 	bad(f, "file=%s/a.raw,format=raw,detect-zeroes=unmap", "without setting discard");

@@ -69,7 +69,8 @@ const struct cli_option cli_options[] = {
 	{ "drive",
 	  "file=FILE[,format=raw|qcow2][,if=virtio|none|ide|pflash][,media=disk|cdrom][,index=N]"
 	  "[,id=ID][,readonly=on|off][,cache=MODE][,aio=ENGINE][,discard=unmap|ignore]"
-	  "[,detect-zeroes=on|off|unmap][,rerror=ACTION][,werror=ACTION][,serial=TEXT]"
+	  "[,detect-zeroes=on|off|unmap][,copy-on-read=on|off][,rerror=ACTION][,werror=ACTION]"
+	  "[,serial=TEXT]"
 	  "[,bps=N][,bps_rd=N][,bps_wr=N][,iops=N][,iops_rd=N][,iops_wr=N][,*_max=N]"
 	  "[,*_max_length=SECONDS][,iops_size=BYTES][,group=NAME][,...]",
 	  "a disk and the device it is in [if=virtio]\n"
@@ -78,6 +79,7 @@ const struct cli_option cli_options[] = {
 	  "cache is writeback, none, writethrough, directsync or unsafe [writeback].\n"
 	  "rerror is report, stop or ignore; werror can also be enospc, its default: stop when the "
 	  "host's disk is full, report other errors to the guest.\n"
+	  "copy-on-read writes what was read from a backing file into the image.\n"
 	  "bps and iops limit bytes and requests a second, of both directions or of reads (_rd) and "
 	  "writes (_wr); with _max a burst may be that fast for _max_length seconds [1]. A request "
 	  "counts once for each iops_size bytes. Drives of one group share its limits, those given "
