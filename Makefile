@@ -41,7 +41,7 @@ accel   := $(wildcard accel/*.c accel/*/*.c)
 target  := $(wildcard target-x86/*.c target-x86/*/*.c)
 program := $(wildcard vmm/*.c)
 
-LIBS := $(JANSSON_LIBS) $(LIBURING_LIBS) $(LIBAIO_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS) $(FDT_LIBS) \
+LIBS := $(JANSSON_LIBS) $(LIBURING_LIBS) $(LIBAIO_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS) $(BZIP2_LIBS) $(FDT_LIBS) \
 	$(SLIRP_LIBS) $(SECCOMP_LIBS) $(CAPNG_LIBS) $(NUMA_LIBS) -lm
 INCS := $(JANSSON_CFLAGS) $(LIBURING_CFLAGS) $(ZLIB_CFLAGS) $(ZSTD_CFLAGS) $(FDT_CFLAGS) \
 	$(SLIRP_CFLAGS) $(ISOFS_CFLAGS) $(SECCOMP_CFLAGS) $(CAPNG_CFLAGS) $(NUMA_CFLAGS)

@@ -146,7 +146,7 @@ struct block_node {
 	bool owned;    /* some node's child */
 	bool implicit; /* a filter for -drive's keys: it passes for file */
 	bool no_flush;
-	bool packs; /* takes compressed writes of whole units only, each once */
+	bool packs;	    /* takes compressed writes of whole units only, each once */
 	bool written;	    /* since it was opened */
 	bool zero_past_end; /* what lies beyond the end reads as zero once it is inside */
 	int detect_zeroes;  /* 0 off, 1 on, 2 unmap */
@@ -254,6 +254,8 @@ bool block_parse_cache(const char *name, uint32_t *flags);
 
 extern const struct block_driver block_file, block_host_device, block_raw, block_qcow2;
 extern const struct block_driver block_vdi, block_vhdx, block_vpc, block_vmdk;
+extern const struct block_driver block_qcow1, block_qed, block_parallels, block_bochs, block_cloop,
+	block_dmg;
 extern const struct block_driver block_null_co, block_null_aio;
 extern const struct block_driver block_throttle, block_copy_on_read;
 

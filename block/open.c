@@ -17,9 +17,10 @@
 #include "vmm/core/log.h"
 
 static const struct block_driver *const drivers[] = {
-	&block_file,	 &block_host_device, &block_raw, &block_qcow2, &block_null_co,
-	&block_null_aio, &block_vdi,	     &block_vpc, &block_vhdx,  &block_vmdk,
-	&block_throttle, &block_copy_on_read,
+	&block_file,	 &block_host_device,  &block_raw,   &block_qcow2, &block_null_co,
+	&block_null_aio, &block_vdi,	      &block_vpc,   &block_vhdx,  &block_vmdk,
+	&block_throttle, &block_copy_on_read, &block_qcow1, &block_qed,	  &block_parallels,
+	&block_bochs,	 &block_cloop,	      &block_dmg,
 };
 
 static const char *const discard_names[] = {"ignore", "off", "unmap", "on", NULL};
@@ -266,6 +267,11 @@ static const struct block_driver *guess_format(struct block_node *file, struct e
 		return NULL;
 	}
 	drv = block_probe(buf, len, &unsupported);
+	/* An Apple disk image has nothing at its beginning: the name tells, as for QEMU. */
+	len = strlen(file->filename);
+	if (drv == &block_raw && !unsupported && len > 4 &&
+	    !strcmp(file->filename + len - 4, ".dmg"))
+		return &block_dmg;
 	if (unsupported) {
 		error_set(err, "Image '%s' is of format '%s', which is not supported",
 			  file->filename, unsupported);

@@ -8,11 +8,8 @@
 #include "block/driver.h"
 
 static const struct block_driver *const known[] = {
-	&block_qcow2,
-	&block_vdi,
-	&block_vpc,
-	&block_vhdx,
-	&block_vmdk,
+	&block_qcow2, &block_vdi, &block_vpc,	    &block_vhdx,  &block_vmdk,
+	&block_qcow1, &block_qed, &block_parallels, &block_bochs, &block_cloop,
 };
 
 static const struct {
@@ -21,11 +18,7 @@ static const struct {
 	const char *magic;
 } foreign[] = {
 	{"vmdk", 0, 4, "COWD"},
-	{"qed", 0, 4, "QED\0"},
 	{"luks", 0, 6, "LUKS\xba\xbe"},
-	{"parallels", 0, 16, "WithoutFreeSpace"},
-	{"parallels", 0, 16, "WithouFreSpacExt"},
-	{"bochs", 0, 22, "Bochs Virtual HD Image"},
 };
 
 const struct block_driver *block_probe(const uint8_t *buf, size_t len, const char **unsupported)
@@ -34,8 +27,6 @@ const struct block_driver *block_probe(const uint8_t *buf, size_t len, const cha
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
 		if (known[i]->probe(buf, len))
 			return known[i];
-	if (len >= 8 && !memcmp(buf, "QFI\xfb", 4) && load_be32(buf + 4) == 1)
-		*unsupported = "qcow";
 	for (size_t i = 0; i < ARRAY_SIZE(foreign) && !*unsupported; i++)
 		if (len >= (size_t)foreign[i].offset + foreign[i].len &&
 		    !memcmp(buf + foreign[i].offset, foreign[i].magic, foreign[i].len))

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Foreign image formats, in both directions: made and written by qemu-img and qemu-io, read by ours;
 made and written by ours, compared and checked by theirs."""
+import base64
+import bz2
 import shutil
 import struct
+import zlib
 
 import pytest
 
@@ -229,3 +232,136 @@ def test_vmdk_extents_stay_beside_the_descriptor(tmp_path, name):
         vmm_img("convert", "--image-opts", "-O", "raw",
                 f"driver=vmdk,extent-paths=on,file.driver=file,file.filename={image}", tmp_path / "out")
         assert (tmp_path / "out").read_bytes()[:6] == b"secret"
+
+
+READ_ONLY = [("qcow", ""), ("qed", ""), ("qed", "cluster_size=8k,table_size=2"), ("parallels", ""),
+             ("parallels", "cluster_size=64k")]
+
+
+@pytest.mark.parametrize("fmt,options", READ_ONLY, ids=ident)
+def test_read_only_formats(tmp_path, fmt, options):
+    raw, image, back = tmp_path / "a.raw", tmp_path / "a.img", tmp_path / "back.raw"
+    create(qemu_img, fmt, options, image, 6 * MiB)
+    model = Model(6 * MiB, seed=31)
+    qemu_io(image, model.commands(60, discards=False), "-f", fmt)
+    raw.write_bytes(model.data)
+    vmm_img("compare", "-F", "raw", image, raw)
+    vmm_img("convert", "-f", fmt, "-O", "raw", image, back)
+    assert back.read_bytes() == model.data
+    assert_quiet(vmm_io(image, model.reads(0, model.size), "-r", "-f", fmt))
+    code, _, err = vmm_io(image, ["write 0 512"], "-f", fmt, ok=False)
+    assert code == 1 and "can only be read" in err
+    code, _, err = vmm_img("create", "-f", fmt, tmp_path / "b", "1M", ok=False)
+    assert code == 1 and "does not support image creation" in err
+
+
+def test_qcow1_compressed(tmp_path):
+    """Whole clusters of 4 KiB; QEMU 7.2's convert -c to this format fails."""
+    image = tmp_path / "a.qcow"
+    qemu_img("create", "-q", "-f", "qcow", image, MiB)
+    model = Model(MiB, seed=2)
+    commands = []
+    for at in range(0, MiB, 8192):
+        byte = model.random.randrange(1, 256)
+        model.fill(at, 4096, byte)
+        commands.append(f"write -q -c -P {byte} {at} 4096")
+    qemu_io(image, commands, "-f", "qcow")
+    assert_quiet(vmm_io(image, model.reads(0, MiB), "-r", "-f", "qcow"))
+
+
+@pytest.mark.parametrize("fmt", ["qcow", "qed"])
+def test_read_only_backing(tmp_path, fmt):
+    base, top, raw = tmp_path / "base.raw", tmp_path / "top.img", tmp_path / "a.raw"
+    model = patterned(base, 3 * MiB)
+    qemu_img("create", "-q", "-f", fmt, "-b", "base.raw", "-F", "raw", top, 4 * MiB)
+    model = Model(4 * MiB, 8, bytes(model.data) + bytes(MiB))
+    qemu_io(top, [c for c in model.commands(40, discards=False) if "read" not in c], "-f", fmt)
+    raw.write_bytes(model.data)
+    vmm_img("compare", "-f", fmt, "-F", "raw", top, raw)
+
+
+@pytest.mark.parametrize("version", [0x10000, 0x20000])
+def test_bochs(tmp_path, version):
+    raw, image = tmp_path / "a.raw", tmp_path / "a.bochs"
+    model = patterned(raw, 2 * MiB)
+    extent, bitmap, catalog = 65536, 512, 40
+    size = struct.pack("<Q", model.size) if version == 0x10000 else struct.pack("<IQ", 0, model.size)
+    head = struct.pack("<32s16s16sIIIII", b"Bochs Virtual HD Image", b"Redolog", b"Growing", version,
+                       512, catalog, bitmap, extent) + size
+    entries, body, count = [0xffffffff] * catalog, b"", 0
+    for i in reversed(range(model.size // extent)):
+        data = bytes(model.data[i * extent:(i + 1) * extent])
+        if not any(data):
+            continue
+        entries[i] = count
+        count += 1
+        bits = bytearray(bitmap)
+        for s in range(extent // 512):
+            if any(data[s * 512:s * 512 + 512]):
+                bits[s // 8] |= 1 << s % 8
+        body += bytes(bits) + data
+    image.write_bytes(head.ljust(512, b"\0") + struct.pack(f"<{catalog}I", *entries) + body)
+    qemu_img("compare", "-f", "bochs", "-F", "raw", image, raw)
+    vmm_img("compare", "-F", "raw", image, raw)
+
+
+def test_cloop(tmp_path):
+    raw, image = tmp_path / "a.raw", tmp_path / "a.cloop"
+    block = 40960
+    model = patterned(raw, 50 * block)
+    script = b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n"
+    packed = [zlib.compress(model.data[i:i + block]) for i in range(0, model.size, block)]
+    at, offsets = 136 + 8 * (len(packed) + 1), []
+    for p in packed + [b""]:
+        offsets.append(at)
+        at += len(p)
+    image.write_bytes(script.ljust(128, b"\0") + struct.pack(">II", block, len(packed)) +
+                      struct.pack(f">{len(offsets)}Q", *offsets) + b"".join(packed))
+    qemu_img("compare", "-f", "cloop", "-F", "raw", image, raw)
+    vmm_img("compare", "-F", "raw", image, raw)
+
+
+def dmg(model, kinds, fork):
+    """Chunks of 64 KiB, their kinds in turn; zeroes are zero chunks, or left out."""
+    data, chunks, piece = b"", [], 65536
+    for n, at in enumerate(range(0, model.size, piece)):
+        plain = bytes(model.data[at:at + piece])
+        kind = kinds[n % len(kinds)]
+        packed = plain
+        if not any(plain):
+            kind, packed = (0 if n % 2 else 2), b""
+        elif kind == 0x80000005:
+            packed = zlib.compress(plain)
+        elif kind == 0x80000006:
+            packed = bz2.compress(plain)
+        chunks.append(struct.pack(">IIQQQQ", kind, 0, at // 512, len(plain) // 512, len(data), len(packed)))
+        data += packed
+    chunks.append(struct.pack(">IIQQQQ", 0xffffffff, 0, model.size // 512, 0, len(data), 0))
+    mish = struct.pack(">4sIQQQII", b"mish", 1, 0, model.size // 512, 0, 0, 0).ljust(200, b"\0")
+    mish += struct.pack(">I", len(chunks)) + b"".join(chunks)
+    if fork:
+        table = struct.pack(">IIII", 256, 256 + 4 + len(mish), 4 + len(mish), 0).ljust(256, b"\0")
+        table += struct.pack(">I", len(mish)) + mish
+    else:
+        table = (b"<plist><dict><key>blkx</key><array><dict><data>\n" + base64.encodebytes(mish) +
+                 b"</data></dict></array></dict></plist>")
+    trailer = bytearray(512)
+    trailer[:4] = b"koly"
+    struct.pack_into(">QQ", trailer, 0x18, 0, len(data))
+    struct.pack_into(">QQ", trailer, 0x28 if fork else 0xd8, len(data), len(table))
+    struct.pack_into(">Q", trailer, 0x1ec, model.size // 512)
+    return data + table + bytes(trailer)
+
+
+@pytest.mark.parametrize("fork", [False, True])
+def test_dmg(tmp_path, fork):
+    raw, image = tmp_path / "a.raw", tmp_path / "a.dmg"
+    model = patterned(raw, 2 * MiB + 1024)
+    image.write_bytes(dmg(model, [1, 0x80000005], fork))
+    qemu_img("compare", "-f", "dmg", "-F", "raw", image, raw)
+    vmm_img("compare", "-F", "raw", image, raw)
+    image.write_bytes(dmg(model, [1, 0x80000005, 0x80000006], fork))
+    vmm_img("compare", "-f", "dmg", "-F", "raw", image, raw)
+    image.write_bytes(dmg(model, [0x80000007], fork))
+    code, _, err = vmm_img("info", image, ok=False)
+    assert code == 1 and "lzfse" in err

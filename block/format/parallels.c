@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Parallels expandable disks (QEMU's docs/interop/parallels.txt), for reading: a header, a table of
+ * 32-bit entries right behind it, and clusters. Entries count sectors in the older kind and
+ * clusters in the newer one.
+ *
+ * Thread: the node's loop.
+ */
+#include <errno.h>
+
+#include "block/format/mapped.h"
+
+enum { PARALLELS_HEADER = 64 };
+
+struct parallels {
+	struct mapped m;
+	uint64_t multiplier; /* sectors that an entry counts */
+	uint32_t entries;
+};
+
+/* Pure. */
+static bool parse(struct parallels *s, const uint8_t *h, uint64_t *size, struct error **err)
+{
+	bool ext = !memcmp(h, "WithouFreSpacExt", 16);
+	uint32_t tracks = load_le32(h + 28);
+	uint64_t sectors = load_le64(h + 36);
+
+	s->multiplier = ext ? tracks : 1;
+	s->m.unit = tracks * UINT64_C(512);
+	s->entries = load_le32(h + 32);
+	if (!ext) /* the upper half is something else there */
+		sectors &= UINT32_MAX;
+	*size = sectors * 512;
+	if (!ext && memcmp(h, "WithoutFreeSpace", 16))
+		error_set(err, "Image not in Parallels format");
+	else if (load_le32(h + 16) != 2)
+		error_set(err, "Unsupported Parallels version %u", load_le32(h + 16));
+	else if (!tracks)
+		error_set(err, "Invalid image: Zero sectors per track");
+	else if (tracks > INT32_MAX / 513)
+		error_set(err, "Invalid image: Too big cluster");
+	else if (sectors > (INT64_MAX - 511) / 512 || div_round_up(*size, s->m.unit) > s->entries)
+		error_set(err, "Invalid image: The catalog is too small for the disk");
+	else
+		return true;
+	return false;
+}
+
+static int entry_at(struct mapped *m, uint64_t unit, uint64_t *at)
+{
+	struct parallels *s = container_of(m, struct parallels, m);
+
+	*at = PARALLELS_HEADER + unit * 4;
+	return unit < s->entries ? 0 : -EIO;
+}
+
+static int decode(struct mapped *m, uint64_t unit, const uint8_t *entry, struct mapped_run *run)
+{
+	struct parallels *s = container_of(m, struct parallels, m);
+	uint64_t e = load_le32(entry);
+
+	if (!e)
+		return 0;
+	run->type = MAPPED_DATA;
+	run->host = e * s->multiplier * 512;
+	return mapped_inside(m, run->host) ? 0 : -EIO;
+}
+
+static const struct mapped_ops ops = {.entry_at = entry_at, .decode = decode};
+
+static bool parallels_open(struct block_node *node, const struct block_open *how, struct opts *opts,
+			   struct error **err)
+{
+	struct parallels *s = node->opaque;
+	uint8_t h[PARALLELS_HEADER];
+	int ret = block_pread(node->file, 0, h, sizeof(h));
+
+	if (ret) {
+		error_set_errno(err, ret, "Could not read the image's header");
+		return false;
+	}
+	if (!parse(s, h, &node->length, err) || !mapped_read_only(node, how, err))
+		return false;
+	s->m.data_start = PARALLELS_HEADER + s->entries * UINT64_C(4);
+	if (s->m.data_start > node->file->length) {
+		error_set(err, "Invalid image: The catalog ends behind the file's end");
+		return false;
+	}
+	s->m.entry_bytes = 4;
+	mapped_init(&s->m, node, &ops);
+	return true;
+}
+
+static bool parallels_probe(const uint8_t *buf, size_t len)
+{
+	return len >= PARALLELS_HEADER && load_le32(buf + 16) == 2 &&
+	       (!memcmp(buf, "WithoutFreeSpace", 16) || !memcmp(buf, "WithouFreSpacExt", 16));
+}
+
+const struct block_driver block_parallels = {
+	.name = "parallels",
+	.node_size = sizeof(struct parallels),
+	.req_size = MAPPED_REQ_SIZE,
+	.probe = parallels_probe,
+	.open = parallels_open,
+	.close = mapped_close,
+	.submit = mapped_submit,
+	.status = mapped_status,
+};

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * QEMU Enhanced Disk images (QEMU's docs/interop/qed_spec.txt), for reading: two levels of tables
+ * of equal size, clusters, a backing file. Unknown incompatible features are refused; an image that
+ * needs a check is read as it is, since only leaks and torn tables would be repaired.
+ *
+ * Thread: the node's loop.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "block/format/mapped.h"
+
+enum {
+	QED_HEADER = 64,
+	QED_FEATURE_BACKING = 1,
+	QED_FEATURE_NEED_CHECK = 2,
+	QED_FEATURE_NO_PROBE = 4,
+	QED_FEATURES = 7,
+	QED_MAX_L1 = 32 << 20,
+	QED_MAX_NAME = 4096,
+};
+
+struct qed {
+	struct mapped m;
+	uint64_t features, l1_offset, l1_size, entries; /* of each table */
+	uint32_t name_offset, name_bytes;
+	uint64_t *l1; /* host order */
+};
+
+/* Pure. */
+static bool parse(struct qed *s, const uint8_t *h, uint64_t *size, struct error **err)
+{
+	uint32_t cluster = load_le32(h + 4), table = load_le32(h + 8);
+
+	s->features = load_le64(h + 16);
+	s->l1_offset = load_le64(h + 40);
+	*size = load_le64(h + 48);
+	s->name_offset = load_le32(h + 56);
+	s->name_bytes = load_le32(h + 60);
+	s->m.unit = cluster;
+	s->entries = (uint64_t)cluster * table / 8;
+	if (memcmp(h, "QED", 4)) {
+		error_set(err, "Image not in QED format");
+	} else if (s->features & ~(uint64_t)QED_FEATURES) {
+		error_set(err, "Unsupported QED features: %llx",
+			  (unsigned long long)s->features & ~(uint64_t)QED_FEATURES);
+	} else if (!is_pow2(cluster) || cluster < 4096 || cluster > 64 * MiB) {
+		error_set(err, "QED cluster size must be within range [4096, 67108864] and power "
+			       "of 2");
+	} else if (!is_pow2(table) || table > 16) {
+		error_set(err, "QED table size must be within range [1, 16] and power of 2");
+	} else if (!IS_ALIGNED(*size, 512) || *size > INT64_MAX - 511) {
+		error_set(err, "QED image size is invalid");
+	} else if (!IS_ALIGNED(s->l1_offset, cluster) || !s->l1_offset) {
+		error_set(err, "QED L1 table offset is invalid");
+	} else if ((s->features & QED_FEATURE_BACKING) && s->name_bytes > QED_MAX_NAME) {
+		error_set(err, "Backing file name too long");
+	} else {
+		s->l1_size = div_round_up(div_round_up(*size, cluster), s->entries);
+		if (s->l1_size <= s->entries && s->l1_size * 8 <= QED_MAX_L1)
+			return true;
+		error_set(err, "QED image size is too large");
+	}
+	return false;
+}
+
+static int entry_at(struct mapped *m, uint64_t unit, uint64_t *at)
+{
+	struct qed *s = container_of(m, struct qed, m);
+	uint64_t table = unit / s->entries, l2;
+
+	if (table >= s->l1_size)
+		return -EIO;
+	l2 = s->l1[table];
+	if (l2 && (!IS_ALIGNED(l2, m->unit) || l2 >= m->file->length))
+		return -EIO;
+	*at = l2 ? l2 + unit % s->entries * 8 : 0;
+	return 0;
+}
+
+static int decode(struct mapped *m, uint64_t unit, const uint8_t *entry, struct mapped_run *run)
+{
+	uint64_t e = load_le64(entry);
+
+	if (e <= 1) {
+		run->type = e ? MAPPED_ZERO : MAPPED_NONE;
+		return 0;
+	}
+	run->type = MAPPED_DATA;
+	run->host = e;
+	return IS_ALIGNED(e, m->unit) && mapped_inside(m, e) ? 0 : -EIO;
+}
+
+static const struct mapped_ops ops = {.entry_at = entry_at, .decode = decode};
+
+static bool qed_open(struct block_node *node, const struct block_open *how, struct opts *opts,
+		     struct error **err)
+{
+	struct qed *s = node->opaque;
+	uint8_t h[QED_HEADER];
+	int ret = block_pread(node->file, 0, h, sizeof(h));
+
+	if (ret) {
+		error_set_errno(err, ret, "Could not read the image's header");
+		return false;
+	}
+	if (!parse(s, h, &node->length, err) || !mapped_read_only(node, how, err))
+		return false;
+	s->l1 = mapped_read_table(node, s->l1_offset, s->l1_size * 8, "L1 table", err);
+	if (!s->l1)
+		return false;
+	for (uint64_t i = 0; i < s->l1_size; i++)
+		s->l1[i] = le64toh(s->l1[i]);
+	if (s->features & QED_FEATURE_BACKING) {
+		char *name = mapped_read_table(node, s->name_offset, s->name_bytes,
+					       "backing file's name", err);
+
+		if (!name)
+			return false;
+		node->backing_name = xstrndup(name, s->name_bytes);
+		if (s->features & QED_FEATURE_NO_PROBE)
+			node->backing_format = xstrdup("raw");
+		free(name);
+	}
+	s->m.entry_bytes = 8;
+	s->m.data_start = s->m.unit;
+	mapped_init(&s->m, node, &ops);
+	return block_open_backing(node, how, opts, err);
+}
+
+static void qed_close(struct block_node *node)
+{
+	struct qed *s = node->opaque;
+
+	mapped_close(node);
+	free(s->l1);
+	s->l1 = NULL;
+}
+
+static bool qed_probe(const uint8_t *buf, size_t len)
+{
+	return len >= 4 && !memcmp(buf, "QED", 4);
+}
+
+const struct block_driver block_qed = {
+	.name = "qed",
+	.node_size = sizeof(struct qed),
+	.req_size = MAPPED_REQ_SIZE,
+	.probe = qed_probe,
+	.open = qed_open,
+	.close = qed_close,
+	.submit = mapped_submit,
+	.status = mapped_status,
+};
