@@ -308,8 +308,8 @@ static void test_backing_loops_and_depth(void **state)
 	bad(f, "file=%s/x.qcow2", "loop");
 	make(f, "odd.qcow2", true, MiB, "http://example.org/x", "qcow2");
 	bad(f, "file=%s/odd.qcow2", "Could not open backing file: Unknown protocol 'http'");
-	make(f, "fmt.qcow2", true, MiB, "x.qcow2", "vmdk");
-	bad(f, "file=%s/fmt.qcow2", "Unknown driver 'vmdk'");
+	make(f, "fmt.qcow2", true, MiB, "x.qcow2", "hologram");
+	bad(f, "file=%s/fmt.qcow2", "Unknown driver 'hologram'");
 	for (int i = 0; i < 300; i++) {
 		snprintf(name, sizeof(name), "d%d.qcow2", i);
 		snprintf(below, sizeof(below), "d%d.qcow2", i + 1);
