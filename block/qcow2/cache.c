@@ -214,6 +214,23 @@ void qcache_clear(struct qcache *c)
 	}
 }
 
+bool qcache_overlaps(struct qcache *c, uint64_t offset, uint64_t bytes)
+{
+	uint64_t at = ALIGN_DOWN(offset, c->s->slice_size), end = offset + bytes;
+
+	/* A large write may be longer than the cache. */
+	if ((end - at) / c->s->slice_size > c->count) {
+		for (struct qslice *e = c->newest; e; e = e->older)
+			if (e->offset && ranges_overlap(e->offset, c->s->slice_size, offset, bytes))
+				return true;
+		return false;
+	}
+	for (; at < end; at += c->s->slice_size)
+		if (lookup(c, at))
+			return true;
+	return false;
+}
+
 bool qcache_has(struct qcache *c, uint64_t cluster)
 {
 	for (uint64_t at = 0; at < c->s->cluster_size; at += c->s->slice_size)

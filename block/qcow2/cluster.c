@@ -8,7 +8,38 @@
 
 #include "block/qcow2/qcow2.h"
 
+/* The table of snapshots and their L1 tables. */
+static bool in_snapshots(const struct qcow2 *s, uint64_t host, uint64_t bytes)
+{
+	const struct qsnapshots *t = &s->snapshots;
+
+	if (ranges_overlap(host, bytes, s->h.snapshots_offset, t->bytes))
+		return true;
+	for (unsigned i = 0; i < t->count; i++)
+		if (ranges_overlap(host, bytes, t->more[i].l1_offset,
+				   t->more[i].l1_size * UINT64_C(8)))
+			return true;
+	return false;
+}
+
 bool qcow2_host_ok(const struct qcow2 *s, uint64_t host, uint64_t bytes)
+{
+	return qcow2_tables_ok(s, host, bytes) &&
+	       (!s->snapshots.count || !in_snapshots(s, host, bytes));
+}
+
+bool qcow2_data_ok(struct qcow2 *s, uint64_t host, uint64_t bytes)
+{
+	if (s->external ||
+	    (qcow2_host_ok(s, host, bytes) && !qcache_overlaps(&s->l2, host, bytes) &&
+	     !qcache_overlaps(&s->refcounts, host, bytes)))
+		return true;
+	qcow2_mark_corrupt(s, "Preventing invalid write on metadata at offset 0x%llx",
+			   (unsigned long long)host);
+	return false;
+}
+
+bool qcow2_tables_ok(const struct qcow2 *s, uint64_t host, uint64_t bytes)
 {
 	return host >= s->cluster_size &&
 	       !ranges_overlap(host, bytes, s->h.l1_offset, (uint64_t)s->h.l1_size * 8) &&

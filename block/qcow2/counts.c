@@ -112,8 +112,7 @@ int qcounts_add_tree(struct qcounts *c, const uint64_t *l1, uint64_t n)
 		ret = qcounts_add(c, offset, s->cluster_size);
 		if (!ret)
 			ret = block_pread(s->file, offset, c->table, s->cluster_size);
-		for (uint64_t k = 0; k < s->cluster_size && !ret;
-		     k += UINT64_C(1) << s->entry_bits)
+		for (uint64_t k = 0; k < s->cluster_size && !ret; k += UINT64_C(1) << s->entry_bits)
 			ret = add_entry(c, load_be64(c->table + k));
 	}
 	return ret;

@@ -255,7 +255,7 @@ struct qmap {
 	enum qtype type;
 	bool copied;
 	uint64_t bytes;
-	uint64_t host;	/* of the first byte; of the cluster for Q_ZERO_ALLOC */
+	uint64_t host;	 /* of the first byte; of the cluster for Q_ZERO_ALLOC */
 	uint64_t entry;	 /* the first cluster's */
 	uint64_t bitmap; /* its subclusters, if entries are extended */
 };
@@ -271,6 +271,8 @@ void qcache_dirty(struct qslice *e);
 void qcache_forget(struct qcache *c, uint64_t cluster);
 /* Forgets everything that is not dirty. */
 void qcache_clear(struct qcache *c);
+/* Whether it has a table's slice there. */
+bool qcache_overlaps(struct qcache *c, uint64_t offset, uint64_t bytes);
 bool qcache_has(struct qcache *c, uint64_t cluster);
 void qcache_write(struct qslice *e);
 /* Starts writing all that is dirty; how many. Each end calls qcow2_commit_written(). */
@@ -304,6 +306,11 @@ void qcow2_compressed_range(const struct qcow2 *s, uint64_t entry, uint64_t *off
 enum qtype qcow2_entry_type(const struct qcow2 *s, uint64_t entry);
 /* Puts what entry refers to on the list; qcow2_frees_room() was asked before. */
 void qcow2_let_go(struct qcow2 *s, uint64_t entry);
+/* Whether something else than the L1 or refcount table may lie there; or than any table that is
+ * known without reading; or whether a guest's bytes may be written there, else the image is marked
+ * corrupt. */
+bool qcow2_tables_ok(const struct qcow2 *s, uint64_t host, uint64_t bytes);
+bool qcow2_data_ok(struct qcow2 *s, uint64_t host, uint64_t bytes);
 bool qcow2_host_ok(const struct qcow2 *s, uint64_t host, uint64_t bytes);
 
 /* subcluster.c: images with extended L2 entries */

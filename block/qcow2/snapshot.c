@@ -98,7 +98,7 @@ static int load_l1(struct qcow2 *s, const struct qsnapshot *q, uint64_t want, ui
 	*l1 = NULL;
 	if (bytes > QCOW2_MAX_L1_BYTES || want * 8 > QCOW2_MAX_L1_BYTES ||
 	    (bytes && (!IS_ALIGNED(q->l1_offset, s->cluster_size) ||
-		       !qcow2_host_ok(s, q->l1_offset, bytes) ||
+		       !qcow2_tables_ok(s, q->l1_offset, bytes) ||
 		       !range_inside(q->l1_offset, bytes, s->file->length))))
 		return -EIO;
 	*l1 = calloc(MAX(MAX((uint64_t)q->l1_size, want), UINT64_C(1)), 8);

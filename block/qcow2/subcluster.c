@@ -249,6 +249,8 @@ enum qstep qsub_write(struct qreq *q, uint64_t limit)
 		return STEP_WAIT;
 	range_take(&s->ranges, &q->range, start, end, true);
 	q->ranged = true;
+	if (has && !s->external && !qcow2_data_ok(s, q->map.entry & ENTRY_OFFSET, s->cluster_size))
+		return qreq_end(q, -EIO);
 	q->clusters = 1;
 	q->chunk = MIN(limit, end - q->offset);
 	q->reused = s->external || (has && q->map.copied);

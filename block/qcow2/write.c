@@ -211,6 +211,8 @@ enum qstep qreq_write_piece(struct qreq *q, uint64_t limit)
 	    (s->l1[q->offset >> (s->l2_bits + s->cluster_bits)] & ENTRY_COPIED)) {
 		if (qreq_blocked(q, q->offset, q->offset + q->chunk, false))
 			return STEP_WAIT;
+		if (!qcow2_data_ok(s, q->map.host, q->chunk))
+			return qreq_end(q, -EIO);
 		range_take(&s->ranges, &q->range, q->offset, q->offset + q->chunk, false);
 		q->ranged = true;
 		return qreq_io(q, s->data, is_zeroing(q) ? BLOCK_WRITE_ZEROES : BLOCK_WRITE,
@@ -233,6 +235,8 @@ enum qstep qreq_write_piece(struct qreq *q, uint64_t limit)
 	range_take(&s->ranges, &q->range, start, start + (q->clusters << s->cluster_bits), true);
 	q->ranged = true;
 	q->reused = s->external || (q->map.type == Q_ZERO_ALLOC && q->map.copied);
+	if (q->reused && !s->external && !qcow2_data_ok(s, q->map.host, q->map.bytes))
+		return qreq_end(q, -EIO);
 	if (q->reused) {
 		q->host = s->external ? start : q->map.host;
 		q->host_taken = true;

@@ -477,13 +477,58 @@ static void test_hostile(void **state)
 	run_hostile(&extended);
 }
 
+/* A guest's cluster that lies on metadata is not written: the image is marked corrupt instead. */
+static void test_overlaps(void **state)
+{
+	static const struct scenario sc = {12, 16, false, false, 64 << 10, 512 << 10, 1};
+
+	for (int what = 0; what < 7; what++) {
+		struct block_snapshot info = {.name = (char *)"x", .date_sec = 1};
+		struct world w = {.sc = &sc, .seed = 3};
+		uint8_t buf[4096] = {1}, before[4096];
+		uint64_t length, l2, on[7];
+		struct block_node *node;
+		struct qcow2 *s;
+		uint8_t *first;
+
+		begin(&w, &first, &length);
+		assert_true(block_snapshot_create(w.node, &info, NULL));
+		assert_int_equal(block_pwrite(w.node, 0, buf, sizeof(buf), BLOCK_FUA), 0);
+		s = w.node->opaque;
+		l2 = s->l1[0] & ENTRY_OFFSET;
+		on[0] = 0;
+		on[1] = s->h.l1_offset;
+		on[2] = s->h.reftable_offset;
+		on[3] = s->reftable[0];
+		on[4] = l2;
+		on[5] = s->h.snapshots_offset;
+		on[6] = s->snapshots.more[0].l1_offset;
+		block_unref(w.node);
+		store_be64(w.disk->data + l2 + 8, on[what] | ENTRY_COPIED | (what ? 0 : 512));
+		memcpy(before, w.disk->data + on[what], sizeof(before));
+		node = open_disk(&w, w.disk, NULL, BLOCK_OPEN_RDWR);
+		/* Brings the first refcount block into the cache. */
+		assert_int_equal(block_pwrite(node, 9 * 4096, buf, sizeof(buf), BLOCK_FUA), 0);
+		if (what == 3 || what == 4) /* they have changed by right */
+			memcpy(before, w.disk->data + on[what], sizeof(before));
+		assert_int_equal(block_pwrite(node, 4096, buf, sizeof(buf), 0), -EIO);
+		assert_int_equal(block_pread(node, 0, buf, 512), -EIO);
+		block_unref(node);
+		assert_memory_equal(before + 80, w.disk->data + on[what] + 80, sizeof(before) - 80);
+		assert_true(load_be64(w.disk->data + QCOW2_OFF_INCOMPATIBLE) &
+			    QCOW2_INCOMPAT_CORRUPT);
+		assert_null(memdisk_open(w.disk, "qcow2", NULL, BLOCK_OPEN_RDWR, NULL));
+		free(first);
+		end(&w);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_power_cuts),
-		cmocka_unit_test(test_errors),
-		cmocka_unit_test(test_full_counts),
-		cmocka_unit_test(test_hostile),
+		cmocka_unit_test(test_power_cuts),  cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_full_counts), cmocka_unit_test(test_hostile),
+		cmocka_unit_test(test_overlaps),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
