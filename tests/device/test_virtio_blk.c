@@ -976,6 +976,7 @@ static void another_device_goes_on_where_this_one_was(void **state)
 		fail_msg("%s", error_message(err));
 	vm_stop(&to->g.vm, RUN_STATE_PAUSED);
 	to->g.vm.state = RUN_STATE_PAUSED;
+	to->g.vm.launched = true; /* as after loading a state */
 	vm_start(&to->g.vm);
 	vguest_settle(&to->g);
 	vdriver_open(&to->d, &to->g, to->dev, false);
