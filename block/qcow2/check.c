@@ -19,6 +19,8 @@
 
 #include "block/qcow2/qcow2.h"
 
+enum { QCOW2_MAX_BITMAP_DIR = 65535 * 1024, QCOW2_MAX_BITMAP_TABLE = 64 << 20 };
+
 struct check {
 	struct qcow2 *s;
 	struct qcow2_check *r;
@@ -482,6 +484,70 @@ static int check_copied(struct check *c, bool fix)
 	return ret;
 }
 
+/* A bitmap's table and the clusters that it names. */
+static int walk_bitmap(struct check *c, uint64_t offset, uint32_t entries)
+{
+	struct qcow2 *s = c->s;
+	uint64_t bytes = entries * UINT64_C(8), end = c->clusters << s->cluster_bits, *table;
+	int ret;
+
+	if (!IS_ALIGNED(offset, s->cluster_size) || bytes > QCOW2_MAX_BITMAP_TABLE ||
+	    !range_inside(offset, bytes, end)) {
+		say(c, "ERROR bitmap table at %llx is invalid", (unsigned long long)offset);
+		c->r->corruptions++;
+		return 0;
+	}
+	reference(c, offset, bytes);
+	table = malloc(MAX(bytes, UINT64_C(8)));
+	if (!table)
+		return -ENOMEM;
+	ret = bytes ? block_pread(s->file, offset, table, bytes) : 0;
+	for (uint32_t i = 0; i < entries && !ret; i++) {
+		uint64_t at = be64toh(table[i]) & ENTRY_OFFSET;
+
+		if (at)
+			reference(c, at, s->cluster_size);
+	}
+	free(table);
+	return ret;
+}
+
+/* Persistent bitmaps ("Bitmaps extension" in the format's document). */
+static int walk_bitmaps(struct check *c)
+{
+	struct qcow2 *s = c->s;
+	uint64_t at = 0, bytes = s->bitmap_dir_bytes;
+	uint8_t *dir;
+	int ret;
+
+	if (!s->bitmaps)
+		return 0;
+	if (bytes > QCOW2_MAX_BITMAP_DIR || !IS_ALIGNED(s->bitmap_dir, s->cluster_size) ||
+	    !range_inside(s->bitmap_dir, bytes, s->file->length)) {
+		say(c, "ERROR bitmap directory is invalid");
+		c->r->corruptions++;
+		return 0;
+	}
+	reference(c, s->bitmap_dir, bytes);
+	dir = malloc(MAX(bytes, UINT64_C(1)));
+	if (!dir)
+		return -ENOMEM;
+	ret = bytes ? block_pread(s->file, s->bitmap_dir, dir, bytes) : 0;
+	for (uint32_t i = 0; i < s->bitmaps && !ret; i++) {
+		const uint8_t *e = dir + at;
+
+		if (at + 24 > bytes) {
+			say(c, "ERROR bitmap directory is too short");
+			c->r->corruptions++;
+			break;
+		}
+		ret = walk_bitmap(c, load_be64(e), load_be32(e + 8));
+		at += ALIGN_UP(UINT64_C(24) + load_be16(e + 18) + load_be32(e + 20), 8);
+	}
+	free(dir);
+	return ret;
+}
+
 static int count_all(struct check *c)
 {
 	struct qcow2 *s = c->s;
@@ -492,6 +558,8 @@ static int count_all(struct check *c)
 	ret = walk_l1(c, s->l1, s->h.l1_size, true);
 	if (!ret)
 		ret = walk_snapshots(c);
+	if (!ret)
+		ret = walk_bitmaps(c);
 	return ret;
 }
 

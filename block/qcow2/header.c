@@ -132,7 +132,11 @@ static void take_extension(struct qcow2_extensions *x, uint32_t type, const uint
 		memcpy(x->backing_format, data, MIN(len, sizeof(x->backing_format) - 1));
 		break;
 	case QCOW2_EXT_BITMAPS:
-		x->bitmaps = true;
+		if (len < 24)
+			break;
+		x->bitmaps = load_be32(data);
+		x->bitmap_dir_bytes = load_be64(data + 8);
+		x->bitmap_dir = load_be64(data + 16);
 		break;
 	case QCOW2_EXT_DATA_FILE:
 		x->data_offset = offset;

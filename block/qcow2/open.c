@@ -125,6 +125,11 @@ static bool read_first_cluster(struct qcow2 *s, struct error **err)
 		if (x.backing_format[0])
 			node->backing_format = xstrdup(x.backing_format);
 	}
+	if (s->h.autoclear & QCOW2_AUTOCLEAR_BITMAPS) {
+		s->bitmaps = x.bitmaps;
+		s->bitmap_dir = x.bitmap_dir;
+		s->bitmap_dir_bytes = x.bitmap_dir_bytes;
+	}
 	s->external = s->h.incompatible & QCOW2_INCOMPAT_DATA_FILE;
 	s->raw_data = s->external && (s->h.autoclear & QCOW2_AUTOCLEAR_RAW_DATA);
 	if (ok && s->external && x.data_len)
@@ -235,6 +240,7 @@ static bool prepare_writing(struct qcow2 *s, const struct block_open *how, struc
 	}
 	if (s->h.autoclear & ~known) {
 		s->h.autoclear &= known;
+		s->bitmaps = 0;
 		store_be64(s->header + QCOW2_OFF_AUTOCLEAR, s->h.autoclear);
 		ret = qcow2_write_header(s);
 		if (!ret)

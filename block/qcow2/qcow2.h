@@ -188,6 +188,9 @@ struct qcow2 {
 	bool any_l1_dirty, any_reftable_dirty;
 	struct qcache l2, refcounts;
 	struct qsnapshots snapshots;
+	/* Persistent bitmaps that stand as others left them: opened for writing there are none. */
+	uint32_t bitmaps;
+	uint64_t bitmap_dir, bitmap_dir_bytes;
 
 	uint64_t free_hint; /* cluster; none below is free */
 	uint64_t fresh;	    /* bytes from here on were never written, and read as zero */

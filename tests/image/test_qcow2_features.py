@@ -233,3 +233,24 @@ def test_shrink_data_file(tmp_path):
     model.fill(0, 300000 // 512 * 512, 3)
     assert_same(image, model, tmp_path)
     assert data.read_bytes() == bytes(model.data)
+
+
+def test_bitmaps_are_counted(tmp_path):
+    """check knows persistent bitmaps; whoever writes makes them invalid, as the format has it."""
+    image = tmp_path / "a.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", image, 8 * MiB)
+    for name in ("one", "two"):
+        qemu_img("bitmap", "--add", image, name)
+    qemu_io(image, ["write -q -P 1 0 3M"])
+    for tool in (qemu_img, vmm_img):
+        tool("check", image)
+    damaged = bytearray(image.read_bytes())
+    at = damaged.index(b"\x23\x85\x28\x75") + 8 + 16  # the directory's place
+    damaged[at:at + 8] = (1 << 40).to_bytes(8, "big")
+    (tmp_path / "b.qcow2").write_bytes(damaged)
+    code, _, err = vmm_img("check", tmp_path / "b.qcow2", ok=False)
+    assert code == 2 and "bitmap directory" in err
+    assert_quiet(vmm_io(image, ["write -q -P 2 1M 1M"]))
+    vmm_img("check", "-r", "leaks", image)
+    qemu_img("check", image)
+    qemu_io(image, ["read -q -P 1 0 1M", "read -q -P 2 1M 1M", "read -q -P 1 2M 1M"])
