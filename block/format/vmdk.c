@@ -354,8 +354,12 @@ static bool open_text(struct block_node *node, const struct block_open *how, str
 
 	s->is_text = true;
 	s->no_extents = how->flags & BLOCK_OPEN_NO_BACKING;
+	if (node->file->length > VMDK_MAX_TEXT) {
+		error_set(err, "The descriptor is longer than 64 KiB");
+		return false;
+	}
 	if (!opts_get_bool(opts, "extent-paths", &any_path, err) ||
-	    !read_text(node, s, 0, MIN(node->file->length, (uint64_t)VMDK_MAX_TEXT), err))
+	    !read_text(node, s, 0, node->file->length, err))
 		return false;
 	if (s->text.parent_cid != VMDK_NO_PARENT) {
 		error_set(err, "VMDK images with a parent in several files are not supported");

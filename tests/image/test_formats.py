@@ -59,11 +59,11 @@ def test_random_operations(tmp_path, fmt, options, maker):
     create(qemu_img if maker == "qemu" else vmm_img, fmt, options, image, 9 * MiB + 1536)
     model = Model(length(image, fmt), seed=len(options) + len(fmt))
     assert_same(image, fmt, model, tmp_path)
-    for _ in range(2):
-        assert_quiet(vmm_io(image, model.commands(120), "-f", fmt))
-        assert_same(image, fmt, model, tmp_path)
-        qemu_io(image, model.commands(30, discards=False), "-f", fmt)
-        assert_same(image, fmt, model, tmp_path)
+    assert_quiet(vmm_io(image, model.commands(100), "-f", fmt))
+    assert_same(image, fmt, model, tmp_path)
+    qemu_io(image, model.commands(30, discards=False), "-f", fmt)
+    assert_quiet(vmm_io(image, model.commands(60), "-f", fmt))
+    assert_same(image, fmt, model, tmp_path)
     assert_quiet(vmm_io(image, model.reads(0, model.size), "-r", "-f", fmt))
 
 
@@ -83,7 +83,7 @@ def test_convert(tmp_path, fmt, options):
     vmm_img("compare", "-f", "raw", "-F", fmt, raw, image)
 
 
-@pytest.mark.parametrize("fmt,options", WRITABLE, ids=ident)
+@pytest.mark.parametrize("fmt,options", [(f, o) for f, o in WRITABLE if not o], ids=ident)
 @pytest.mark.parametrize("cache", ["none", "writethrough", "unsafe"])
 def test_cache_modes(tmp_path, fmt, options, cache):
     image = tmp_path / f"a.{fmt}"
@@ -94,7 +94,7 @@ def test_cache_modes(tmp_path, fmt, options, cache):
 
 
 @pytest.mark.parametrize("fmt,options", WRITABLE, ids=ident)
-@pytest.mark.parametrize("size", [0, 512, 68 * MiB + 512, "3G", "130G"])
+@pytest.mark.parametrize("size", [0, 512, 68 * MiB + 512, "130G"])
 def test_sizes(tmp_path, fmt, options, size):
     """Rounding to geometries, and maps of several pages."""
     if size == 0 and ("fixed" in options or fmt in ("vhdx", "vmdk")):

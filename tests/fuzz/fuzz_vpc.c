@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Virtual PC's images (vpc). Input: the image's file. */
+#include "tests/lib/image_fuzz.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	image_fuzz("vpc", data, size);
+	return 0;
+}
