@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "block/qcow2/deflate.h"
 #include "block/qcow2/qcow2.h"
 
 #ifdef CONFIG_ZLIB
@@ -109,15 +108,34 @@ static int deflate_zstd(struct qpack *p, size_t size)
 }
 #endif
 
+#ifdef CONFIG_ZLIB
 static int deflate_zlib(struct qpack *p, size_t size)
 {
-	if (!p->context)
-		p->context = deflate_new();
-	if (!p->context)
-		return -ENOMEM;
-	p->len = deflate_block(p->context, p->in, size, p->out, size - 1);
-	return p->len ? 0 : -E2BIG;
+	z_stream *z = p->context;
+
+	if (!z) {
+		z = calloc(1, sizeof(*z));
+		if (!z)
+			return -ENOMEM;
+		if (deflateInit2(z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, -12, 9,
+				 Z_DEFAULT_STRATEGY) != Z_OK) {
+			free(z);
+			return -ENOMEM;
+		}
+		p->context = z;
+	} else {
+		deflateReset(z);
+	}
+	z->next_in = p->in;
+	z->avail_in = size;
+	z->next_out = p->out;
+	z->avail_out = size - 1;
+	if (deflate(z, Z_FINISH) != Z_STREAM_END)
+		return -E2BIG;
+	p->len = size - 1 - z->avail_out;
+	return 0;
 }
+#endif
 
 int qcow2_deflate(const struct qcow2 *s, struct qpack *p)
 {
@@ -125,19 +143,27 @@ int qcow2_deflate(const struct qcow2 *s, struct qpack *p)
 	if (s->h.compression == QCOW2_ZSTD)
 		return deflate_zstd(p, s->cluster_size);
 #endif
+#ifdef CONFIG_ZLIB
 	if (s->h.compression == QCOW2_ZLIB)
 		return deflate_zlib(p, s->cluster_size);
+#endif
 	return -ENOTSUP;
 }
 
 void qcow2_deflate_end(struct qpack *p)
 {
+	if (!p->context)
+		return;
 #ifdef CONFIG_ZSTD
 	if (p->s->h.compression == QCOW2_ZSTD)
 		ZSTD_freeCCtx(p->context);
 #endif
-	if (p->s->h.compression == QCOW2_ZLIB)
-		deflate_free(p->context);
+#ifdef CONFIG_ZLIB
+	if (p->s->h.compression == QCOW2_ZLIB) {
+		deflateEnd(p->context);
+		free(p->context);
+	}
+#endif
 }
 
 int qcow2_inflate(struct qcow2 *s, const uint8_t *in, size_t in_len, uint8_t *out)

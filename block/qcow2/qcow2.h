@@ -11,7 +11,7 @@
  *   cache.c     slices of L2 tables and refcount blocks in memory
  *   commit.c    writing metadata back in order; giving clusters back
  *   compress.c  compressing and decompressing a cluster
- *   pack.c      compressed writes; deflate.c: the encoder
+ *   pack.c      compressed writes
  *   check.c     finding and repairing leaks and corruptions
  *   counts.c    refcounts in bulk; snapshot.c, snapshot_table.c: snapshots
  *   subcluster.c  extended L2 entries
