@@ -21,7 +21,7 @@ def test_four_cpus_with_their_topology(boot):
     vm = boot("test=topology", "-cpu", "host", "-smp", "4,sockets=2,cores=1,threads=2")
     seen = {}
     for _ in range(4):
-        m = vm.expect(r"CPU (\d+) package (\d+) die (\d+) core (\d+) threads (\S+)")
+        m = vm.expect(r"CPU (\d+) package (\d+) die (\d+) core (\d+) threads (\S+)\n")
         seen[int(m[1])] = (int(m[2]), m[5])
     assert seen == {0: (0, "0-1"), 1: (0, "0-1"), 2: (1, "2-3"), 3: (1, "2-3")}
     vm.expect("online 0-3")
