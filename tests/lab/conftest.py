@@ -13,6 +13,11 @@ from vmtest import CACHE, Vm  # noqa: E402
 PASSED = os.environ.get("VMM_LAB_PASSED")
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "whole_image: a cloud image through its own boot loader, "
+                            "many minutes in the lab: tests/lab/check -m whole_image")
+
+
 def pytest_collection_modifyitems(config, items):
     if PASSED and os.path.exists(PASSED):
         with open(PASSED) as f:

@@ -67,6 +67,7 @@ def check_root(disk, tmp_path):
     assert out.strip() == "kept"
 
 
+@pytest.mark.whole_image
 def test_from_its_own_grub_under_seabios(tmp_path):
     """The seed as media=cdrom without if=; a login, a reboot from there, the power button."""
     disk = overlay(tmp_path, IMAGE)
@@ -97,6 +98,7 @@ def test_from_its_own_grub_under_seabios(tmp_path):
     check_root(disk, tmp_path)
 
 
+@pytest.mark.whole_image
 @needs_ovmf
 def test_under_ovmf_with_a_variable_store(tmp_path):
     """UEFI: the image's own boot loader; a boot entry that the guest makes survives a restart."""
@@ -140,6 +142,7 @@ def test_direct_boot_with_seeds_in_memory_and_smbios(tmp_path):
     check_root(disk, tmp_path)
 
 
+@pytest.mark.whole_image
 def test_a_seed_on_a_sata_cdrom(tmp_path):
     """The stock generic kernel, whose AHCI and CD-ROM drivers find the seed."""
     disk = overlay(tmp_path, IMAGE)
