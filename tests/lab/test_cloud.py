@@ -11,6 +11,8 @@ import pytest
 
 from vmtest import CACHE, IS_QEMU, Vm, overlay, vmm_img
 
+pytestmark = pytest.mark.whole_image
+
 IMAGE = f"{CACHE}/debian-cloud.qcow2"
 OVMF_CODE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
 OVMF_VARS = "/usr/share/OVMF/OVMF_VARS_4M.fd"
@@ -67,7 +69,6 @@ def check_root(disk, tmp_path):
     assert out.strip() == "kept"
 
 
-@pytest.mark.whole_image
 def test_from_its_own_grub_under_seabios(tmp_path):
     """The seed as media=cdrom without if=; a login, a reboot from there, the power button."""
     disk = overlay(tmp_path, IMAGE)
@@ -98,7 +99,6 @@ def test_from_its_own_grub_under_seabios(tmp_path):
     check_root(disk, tmp_path)
 
 
-@pytest.mark.whole_image
 @needs_ovmf
 def test_under_ovmf_with_a_variable_store(tmp_path):
     """UEFI: the image's own boot loader; a boot entry that the guest makes survives a restart."""
@@ -142,7 +142,6 @@ def test_direct_boot_with_seeds_in_memory_and_smbios(tmp_path):
     check_root(disk, tmp_path)
 
 
-@pytest.mark.whole_image
 def test_a_seed_on_a_sata_cdrom(tmp_path):
     """The stock generic kernel, whose AHCI and CD-ROM drivers find the seed."""
     disk = overlay(tmp_path, IMAGE)
