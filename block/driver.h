@@ -72,6 +72,38 @@ struct block_extent {
 	uint64_t offset; /* in file */
 };
 
+/* What formats tell their file that they begin, for rules of blkdebug (filter/blkdebug.c). */
+enum block_event {
+	BLOCK_EV_NONE,
+	BLOCK_EV_L1_UPDATE,
+	BLOCK_EV_L2_LOAD,
+	BLOCK_EV_L2_UPDATE,
+	BLOCK_EV_L2_ALLOC_COW_READ,
+	BLOCK_EV_L2_ALLOC_WRITE,
+	BLOCK_EV_READ_AIO,
+	BLOCK_EV_READ_BACKING_AIO,
+	BLOCK_EV_READ_COMPRESSED,
+	BLOCK_EV_WRITE_AIO,
+	BLOCK_EV_WRITE_COMPRESSED,
+	BLOCK_EV_COW_READ,
+	BLOCK_EV_COW_WRITE,
+	BLOCK_EV_REFTABLE_LOAD,
+	BLOCK_EV_REFTABLE_UPDATE,
+	BLOCK_EV_REFBLOCK_LOAD,
+	BLOCK_EV_REFBLOCK_UPDATE,
+	BLOCK_EV_REFBLOCK_ALLOC,
+	BLOCK_EV_REFBLOCK_ALLOC_WRITE,
+	BLOCK_EV_REFBLOCK_ALLOC_WRITE_TABLE,
+	BLOCK_EV_REFBLOCK_ALLOC_SWITCH_TABLE,
+	BLOCK_EV_CLUSTER_ALLOC,
+	BLOCK_EV_CLUSTER_FREE,
+	BLOCK_EV_FLUSH_TO_OS,
+	BLOCK_EV_FLUSH_TO_DISK,
+	BLOCK_EV_PWRITEV,
+	BLOCK_EV_PWRITEV_ZERO,
+	BLOCK_EV_PWRITEV_DONE,
+};
+
 /* Snapshots inside the image, as in block/snapshot.h; sn is an entry of list(). */
 struct block_snapshot;
 struct block_snapshot_ops {
@@ -94,6 +126,7 @@ struct block_driver {
 	bool protocol;	  /* opens a file name, not a child */
 	bool compresses;  /* takes BLOCK_COMPRESSED */
 	bool filter;	  /* what file is, byte for byte */
+	const char *child; /* what options call its file; NULL: "file" */
 	/* Of the first BLOCK_PROBE_SIZE bytes (fewer in a short file). NULL: never guessed. */
 	bool (*probe)(const uint8_t *buf, size_t len);
 	bool (*open)(struct block_node *node, const struct block_open *how, struct opts *opts,
@@ -103,6 +136,8 @@ struct block_driver {
 	void (*submit)(struct block_node *node, struct block_req *req);
 	/* Somebody drains: requests that are only held back go on. NULL: holds none back. */
 	void (*hurry)(struct block_node *node);
+	/* What the format above is about to do. NULL: does not care. */
+	void (*event)(struct block_node *node, enum block_event event);
 	/* The node's loop comes and goes. NULL: does not care. */
 	void (*attach)(struct block_node *node, struct evloop *loop);
 	void (*detach)(struct block_node *node);
@@ -193,6 +228,12 @@ int block_status(struct block_node *node, uint64_t offset, uint64_t bytes,
 int64_t block_allocated(struct block_node *node);
 void block_set_length(struct block_node *node, uint64_t bytes);
 
+static inline void block_tell(struct block_node *file, enum block_event event)
+{
+	if (file->drv->event)
+		file->drv->event(file, event);
+}
+
 static inline void *block_ctx(struct block_req *req)
 {
 	return req->driver;
@@ -257,7 +298,7 @@ extern const struct block_driver block_vdi, block_vhdx, block_vpc, block_vmdk;
 extern const struct block_driver block_qcow1, block_qed, block_parallels, block_bochs, block_cloop,
 	block_dmg;
 extern const struct block_driver block_null_co, block_null_aio;
-extern const struct block_driver block_throttle, block_copy_on_read;
+extern const struct block_driver block_throttle, block_copy_on_read, block_blkdebug, block_delay;
 
 /* filter/copy_on_read.c: its open(), without options. */
 bool block_copy_on_read_init(struct block_node *node, struct error **err);

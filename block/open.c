@@ -20,7 +20,7 @@ static const struct block_driver *const drivers[] = {
 	&block_file,	 &block_host_device,  &block_raw,   &block_qcow2, &block_null_co,
 	&block_null_aio, &block_vdi,	      &block_vpc,   &block_vhdx,  &block_vmdk,
 	&block_throttle, &block_copy_on_read, &block_qcow1, &block_qed,	  &block_parallels,
-	&block_bochs,	 &block_cloop,	      &block_dmg,
+	&block_bochs,	 &block_cloop,	      &block_dmg,   &block_blkdebug, &block_delay,
 };
 
 static const char *const discard_names[] = {"ignore", "off", "unmap", "on", NULL};
@@ -117,6 +117,25 @@ static size_t protocol_length(const char *name)
 	return name[n] == ':' ? n : 0;
 }
 
+/* CONFIG:IMAGE; CONFIG may be empty. */
+static bool blkdebug_options(const char *text, struct opts *opts, struct error **err)
+{
+	size_t n = strcspn(text, ":");
+	char *config;
+
+	if (!text[n]) {
+		error_set(err, "blkdebug requires both config file and image path");
+		return false;
+	}
+	config = xstrndup(text, n);
+	opts_add(opts, "driver", "blkdebug");
+	if (n)
+		opts_add(opts, "config", config);
+	opts_add(opts, "image.filename", text + n + 1);
+	free(config);
+	return true;
+}
+
 /* Turns a file name as users and images write it into options of the protocol's driver. */
 static bool filename_options(const char *name, struct opts *opts, struct error **err)
 {
@@ -137,6 +156,8 @@ static bool filename_options(const char *name, struct opts *opts, struct error *
 		opts_free(&json);
 		return true;
 	}
+	if (n == 8 && !strncmp(name, "blkdebug", 8))
+		return blkdebug_options(name + 9, opts, err);
 	if (n == 4 && !strncmp(name, "file", 4)) {
 		name += 5;
 	} else if (n) {
@@ -185,27 +206,30 @@ static struct block_node *open_nested(const struct block_open *how, struct opts 
 	return node;
 }
 
-/* A format's child "file": nested file.*, a node's name, or (in -drive) a file name. */
-static struct block_node *open_file_child(const struct block_open *how, struct opts *opts,
-					  bool grows, struct error **err)
+/* A format's child "file" (or as key says): nested file.*, a node's name, or (in -drive) a file
+ * name. */
+static struct block_node *open_file_child(const struct block_open *how, const char *key,
+					  struct opts *opts, bool grows, struct error **err)
 {
 	struct block_open child = *how;
 	struct block_node *node = NULL;
-	const char *file = opts_get(opts, "file");
+	const char *file = opts_get(opts, key);
+	char *prefix = xasprintf("%s.", key);
 	struct opts sub;
 
 	child.flags = (how->flags & INHERITED) | BLOCK_OPEN_UNMAP;
 	if (grows)
 		child.flags |= BLOCK_OPEN_RESIZE;
 	child.depth++;
-	opts_sub(opts, "file.", &sub);
+	opts_sub(opts, prefix, &sub);
+	free(prefix);
 	if (file && (how->flags & BLOCK_OPEN_BLOCKDEV)) {
 		if (sub.count)
-			error_set(err, "'file' is both a node's name and an object");
+			error_set(err, "'%s' is both a node's name and an object", key);
 		else
-			node = take_named(&child, file, "file", err);
+			node = take_named(&child, file, key, err);
 	} else if (!file && !sub.count) {
-		error_set(err, "A block device must be specified for \"file\"");
+		error_set(err, "A block device must be specified for \"%s\"", key);
 	} else {
 		/* Inside nested options a "file" is a node's name, except that there is none to
 		 * find. */
@@ -287,7 +311,8 @@ static struct block_node *open_format(const struct block_open *how, struct block
 {
 	struct block_open mine = *how;
 	bool grows = drv && drv->filter ? how->flags & BLOCK_OPEN_RESIZE : drv != &block_raw;
-	struct block_node *file = open_file_child(how, opts, grows, err);
+	struct block_node *file = open_file_child(how, drv && drv->child ? drv->child : "file", opts,
+						  grows, err);
 
 	if (!file)
 		goto fail;

@@ -14,7 +14,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "block/driver.h"
+#include "block/filter/filter.h"
 #include "block/wait.h"
 
 #define UNIT_MIN (64 * KiB)
@@ -47,22 +47,6 @@ static void run_waiters(struct cor_node *s)
 	while ((w = waitq_pop(&s->runq)))
 		w->fn(w);
 	s->running = false;
-}
-
-static void submit_child(struct cor_req *c, void (*done)(struct block_req *child, int ret))
-{
-	struct block_req *req = c->req, *child = block_child_req(req);
-
-	child->node = req->node->file;
-	child->op = req->act;
-	child->flags = req->act_flags;
-	child->offset = req->offset;
-	child->bytes = req->bytes;
-	child->iov = req->iov;
-	child->iovcnt = req->iovcnt;
-	child->done = done;
-	child->ctx = c;
-	block_submit_at(child, req->iov_skip);
 }
 
 /* One of the copy's own requests. */
@@ -108,7 +92,7 @@ static void try_write(struct waiter *w)
 		return;
 	}
 	range_take(&s->ranges, &c->range, start, end, false);
-	submit_child(c, write_done);
+	block_filter_submit(c->req, write_done, c);
 }
 
 /* Reading */
@@ -191,13 +175,6 @@ static void read_done(struct block_req *child, int ret)
 	copy_unit(&c->waiter);
 }
 
-static void flush_done(struct block_req *child, int ret)
-{
-	struct cor_req *c = child->ctx;
-
-	block_complete(c->req, ret);
-}
-
 static void cor_submit(struct block_node *node, struct block_req *req)
 {
 	struct cor_req *c = block_ctx(req);
@@ -206,9 +183,9 @@ static void cor_submit(struct block_node *node, struct block_req *req)
 	c->buf = NULL;
 	if (req->act == BLOCK_READ) {
 		c->waiter.fn = copy_unit;
-		submit_child(c, read_done);
+		block_filter_submit(req, read_done, c);
 	} else if (req->act == BLOCK_FLUSH) {
-		submit_child(c, flush_done);
+		block_filter_pass(req);
 	} else {
 		c->waiter.fn = try_write;
 		try_write(&c->waiter);
@@ -223,9 +200,7 @@ bool block_copy_on_read_init(struct block_node *node, struct error **err)
 		error_set(err, "Can't use copy-on-read on read-only device");
 		return false;
 	}
-	node->length = node->file->length;
-	node->limits = node->file->limits;
-	node->zero_past_end = node->file->zero_past_end;
+	block_filter_init(node);
 	s->unit = UNIT_MIN;
 	if (is_pow2(node->limits.discard_alignment))
 		s->unit = MIN(MAX(UNIT_MIN, node->limits.discard_alignment), UNIT_MAX);
@@ -238,21 +213,6 @@ static bool cor_open(struct block_node *node, const struct block_open *how, stru
 	return block_copy_on_read_init(node, err);
 }
 
-static int cor_truncate(struct block_node *node, uint64_t bytes, struct error **err)
-{
-	int ret = block_truncate(node->file, bytes, err);
-
-	if (!ret)
-		block_set_length(node, bytes);
-	return ret;
-}
-
-static int cor_status(struct block_node *node, uint64_t offset, uint64_t bytes,
-		      struct block_extent *out)
-{
-	return block_status(node->file, offset, bytes, out);
-}
-
 const struct block_driver block_copy_on_read = {
 	.name = "copy-on-read",
 	.node_size = sizeof(struct cor_node),
@@ -261,6 +221,6 @@ const struct block_driver block_copy_on_read = {
 	.compresses = true,
 	.open = cor_open,
 	.submit = cor_submit,
-	.truncate = cor_truncate,
-	.status = cor_status,
+	.truncate = block_filter_truncate,
+	.status = block_filter_status,
 };

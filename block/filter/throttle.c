@@ -18,6 +18,7 @@
 #include <stdlib.h>
 
 #include "block/filter/bucket.h"
+#include "block/filter/filter.h"
 
 struct member;
 
@@ -202,30 +203,6 @@ static void grant(struct throttle_group *g, enum throttle_dir dir, struct member
 
 /* Requests, on the member's loop */
 
-static void child_done(struct block_req *child, int ret)
-{
-	struct block_req *req = child->ctx;
-
-	req->act_flags |= child->act_flags & BLOCK_FROM_BELOW;
-	block_complete(req, ret);
-}
-
-static void pass_on(struct block_req *req)
-{
-	struct block_req *child = block_child_req(req);
-
-	child->node = req->node->file;
-	child->op = req->act;
-	child->flags = req->act_flags;
-	child->offset = req->offset;
-	child->bytes = req->bytes;
-	child->iov = req->iov;
-	child->iovcnt = req->iovcnt;
-	child->done = child_done;
-	child->ctx = req;
-	block_submit_at(child, req->iov_skip);
-}
-
 /* What the group decided for this member. */
 static void go_on(struct member *m)
 {
@@ -246,7 +223,7 @@ static void go_on(struct member *m)
 	while (w) {
 		struct waiting *next = w->next;
 
-		pass_on(w->req);
+		block_filter_pass(w->req);
 		w = next;
 	}
 }
@@ -281,7 +258,7 @@ static void throttle_submit(struct block_node *node, struct block_req *req)
 	bool first;
 
 	if (req->act == BLOCK_FLUSH || (req->act == BLOCK_DISCARD && m->free_discards)) {
-		pass_on(req);
+		block_filter_pass(req);
 		return;
 	}
 	w->req = req;
@@ -342,9 +319,7 @@ static void init_member(struct block_node *node, struct throttle_group *group)
 		queue_init(&m->lanes[dir].queue);
 		ev_timer_init(&m->lanes[dir].timer, timer_ran, &m->lanes[dir]);
 	}
-	node->length = node->file->length;
-	node->limits = node->file->limits;
-	node->zero_past_end = node->file->zero_past_end;
+	block_filter_init(node);
 }
 
 static bool throttle_open(struct block_node *node, const struct block_open *how, struct opts *opts,
@@ -374,21 +349,6 @@ static void throttle_close(struct block_node *node)
 	m->group = NULL;
 }
 
-static int throttle_truncate(struct block_node *node, uint64_t bytes, struct error **err)
-{
-	int ret = block_truncate(node->file, bytes, err);
-
-	if (!ret)
-		block_set_length(node, bytes);
-	return ret;
-}
-
-static int throttle_status(struct block_node *node, uint64_t offset, uint64_t bytes,
-			   struct block_extent *out)
-{
-	return block_status(node->file, offset, bytes, out);
-}
-
 const struct block_driver block_throttle = {
 	.name = "throttle",
 	.node_size = sizeof(struct member),
@@ -400,8 +360,8 @@ const struct block_driver block_throttle = {
 	.submit = throttle_submit,
 	.hurry = throttle_hurry,
 	.detach = throttle_detach,
-	.truncate = throttle_truncate,
-	.status = throttle_status,
+	.truncate = block_filter_truncate,
+	.status = block_filter_status,
 };
 
 /* -drive and -object */

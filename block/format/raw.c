@@ -95,6 +95,9 @@ static void raw_submit(struct block_node *node, struct block_req *req)
 		block_complete(req, -EPERM);
 		return;
 	}
+	if (req->act == BLOCK_READ || req->act == BLOCK_WRITE)
+		block_tell(node->file, req->act == BLOCK_READ ? BLOCK_EV_READ_AIO
+							      : BLOCK_EV_WRITE_AIO);
 	child->node = node->file;
 	child->op = req->act;
 	child->flags = req->act_flags;

@@ -171,6 +171,7 @@ int qcache_get(struct qcache *c, uint64_t offset, struct waiter *w, struct qslic
 		*head = e;
 		unlink_age(c, e);
 		link_newest(c, e);
+		block_tell(s->file, c->is_refcount ? BLOCK_EV_REFBLOCK_LOAD : BLOCK_EV_L2_LOAD);
 		qcow2_file_io(s, e->req, BLOCK_READ, offset, &e->iov, e->data, s->slice_size);
 	}
 	waitq_add(&e->waiters, w);
@@ -246,6 +247,8 @@ void qcache_write(struct qslice *e)
 	e->dirty = false;
 	e->cache->dirty--;
 	e->writing = true;
+	block_tell(s->file,
+		   e->cache->is_refcount ? BLOCK_EV_REFBLOCK_UPDATE : BLOCK_EV_L2_UPDATE);
 	qcow2_file_io(s, e->req, BLOCK_WRITE, e->offset, &e->iov, e->data, s->slice_size);
 }
 

@@ -199,6 +199,7 @@ static void old_read(struct qcow2 *s, int ret)
 		table_written(s, ret);
 		return;
 	}
+	block_tell(s->file, BLOCK_EV_L2_ALLOC_WRITE);
 	qcow2_job_io(s, BLOCK_WRITE, job->host, job->buf, s->cluster_size, table_written);
 }
 
@@ -229,6 +230,7 @@ static int make_table(struct qcow2 *s, uint64_t l1_index, uint64_t old, struct w
 	job->host = host;
 	job->old = old;
 	waitq_add(&job->waiters, w);
+	block_tell(s->file, old ? BLOCK_EV_L2_ALLOC_COW_READ : BLOCK_EV_L2_ALLOC_WRITE);
 	if (old)
 		qcow2_job_io(s, BLOCK_READ, old, buf, s->cluster_size, old_read);
 	else

@@ -134,6 +134,7 @@ static bool start_sync(struct qcow2 *s)
 	if (!s->unsynced)
 		return false;
 	s->unsynced = false;
+	block_tell(s->file, BLOCK_EV_FLUSH_TO_OS);
 	qcow2_file_io(s, s->commit_req, BLOCK_FLUSH, 0, NULL, NULL, 0);
 	return true;
 }
@@ -160,6 +161,8 @@ static bool write_piece(struct qcow2 *s, const uint64_t *table, uint64_t offset,
 	n = MIN(64u, entries - s->commit_at * 64);
 	for (uint32_t i = 0; i < n; i++)
 		store_be64(s->commit_buf + i * 8, table[s->commit_at * 64 + i]);
+	block_tell(s->file,
+		   table == s->l1 ? BLOCK_EV_L1_UPDATE : BLOCK_EV_REFTABLE_UPDATE);
 	qcow2_file_io(s, s->commit_req, BLOCK_WRITE, offset + s->commit_at * UINT64_C(512),
 		      &s->commit_iov, s->commit_buf, n * 8);
 	return true;

@@ -158,9 +158,11 @@ static bool read_header(struct qcow2 *s, struct error **err)
 	s->l2_bits = s->cluster_bits - s->entry_bits;
 	s->block_bits = s->cluster_bits + 3 - s->h.refcount_order;
 	s->reftable_size = (uint64_t)s->h.reftable_clusters << (s->cluster_bits - 3);
-	return read_first_cluster(s, err) &&
-	       read_table(s, "L1 table", s->h.l1_offset, s->h.l1_size, &s->l1, &s->l1_dirty, err) &&
-	       read_table(s, "refcount table", s->h.reftable_offset, s->reftable_size, &s->reftable,
+	if (!read_first_cluster(s, err) ||
+	    !read_table(s, "L1 table", s->h.l1_offset, s->h.l1_size, &s->l1, &s->l1_dirty, err))
+		return false;
+	block_tell(s->file, BLOCK_EV_REFTABLE_LOAD);
+	return read_table(s, "refcount table", s->h.reftable_offset, s->reftable_size, &s->reftable,
 			  &s->reftable_dirty, err);
 }
 

@@ -119,6 +119,7 @@ static enum qstep write_at(struct qreq *q, uint64_t at)
 
 	s->packed = end & (s->cluster_size - 1) ? end : 0;
 	q->pack->at = at;
+	block_tell(s->file, BLOCK_EV_WRITE_COMPRESSED);
 	return qreq_io(q, s->file, BLOCK_WRITE, at, q->pack->out, q->pack->len, written);
 }
 

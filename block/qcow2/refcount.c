@@ -166,6 +166,7 @@ static int make_block(struct qcow2 *s, uint64_t index, struct waiter *w)
 		qcow2_run_soon(s);
 		return -EAGAIN;
 	}
+	block_tell(s->file, BLOCK_EV_REFBLOCK_ALLOC_WRITE);
 	qcow2_job_io(s, BLOCK_WRITE, job->host, job->buf, s->cluster_size, block_written);
 	return -EAGAIN;
 }
@@ -233,6 +234,7 @@ static void table_synced(struct qcow2 *s, int ret)
 	store_be64(s->header + QCOW2_OFF_REFTABLE, job->host + (job->blocks << s->cluster_bits));
 	store_be32(s->header + QCOW2_OFF_REFTABLE_CLUSTERS, job->tables);
 	memcpy(job->buf, s->header, sizeof(s->header));
+	block_tell(s->file, BLOCK_EV_REFBLOCK_ALLOC_SWITCH_TABLE);
 	qcow2_job_io(s, BLOCK_WRITE, 0, job->buf, sizeof(s->header), header_written);
 }
 
@@ -285,6 +287,7 @@ static int grow_table(struct qcow2 *s, struct waiter *w)
 	job->blocks = blocks;
 	job->tables = tables;
 	waitq_add(&job->waiters, w);
+	block_tell(s->file, BLOCK_EV_REFBLOCK_ALLOC_WRITE_TABLE);
 	qcow2_job_io(s, BLOCK_WRITE, job->host, job->buf, bytes, table_written);
 	return -EAGAIN;
 }
@@ -327,6 +330,7 @@ int qcow2_alloc(struct qcow2 *s, uint64_t want, struct waiter *w, uint64_t *host
 		waitq_add(&s->thawed, w);
 		return -EAGAIN;
 	}
+	block_tell(s->file, BLOCK_EV_CLUSTER_ALLOC);
 	for (;;) {
 		uint64_t per_slice = UINT64_C(1) << (s->slice_bits + 3 - s->h.refcount_order);
 
@@ -340,6 +344,7 @@ int qcow2_alloc(struct qcow2 *s, uint64_t want, struct waiter *w, uint64_t *host
 			}
 			if (s->free_hint >> s->block_bits >= s->reftable_size)
 				return grow_table(s, w);
+			block_tell(s->file, BLOCK_EV_REFBLOCK_ALLOC);
 			return make_block(s, s->free_hint >> s->block_bits, w);
 		}
 		if (ret)
@@ -412,6 +417,7 @@ int qcow2_refcount_lower(struct qcow2 *s, uint64_t cluster, struct waiter *w, bo
 		waitq_add(&e->waiters, w);
 		return -EAGAIN;
 	}
+	block_tell(s->file, BLOCK_EV_CLUSTER_FREE);
 	refcount_set(e->data, s->h.refcount_order, index, count - 1);
 	qcache_dirty(e);
 	if (count == 1) {

@@ -206,6 +206,7 @@ enum qstep qreq_inflate(struct qreq *q, enum qstep (*step)(struct qreq *q))
 	}
 	s->inflate_busy = true;
 	q->after_inflate = step;
+	block_tell(s->file, BLOCK_EV_READ_COMPRESSED);
 	return qreq_io(q, s->file, BLOCK_READ, offset, s->inflate_in, bytes, inflate_read);
 }
 
@@ -253,6 +254,7 @@ static enum qstep read_step(struct qreq *q)
 	if (q->map.type == Q_UNALLOCATED && backing && q->offset < backing->length) {
 		q->chunk = MIN(q->chunk, backing->length - q->offset);
 		q->req->act_flags |= BLOCK_FROM_BELOW;
+		block_tell(s->file, BLOCK_EV_READ_BACKING_AIO);
 		return qreq_io(q, backing, BLOCK_READ, q->offset, NULL, q->chunk, read_done);
 	}
 	if (q->map.type != Q_DATA && q->map.type != Q_COMPRESSED) {
@@ -264,8 +266,10 @@ static enum qstep read_step(struct qreq *q)
 		return STEP_WAIT;
 	range_take(&s->ranges, &q->range, q->offset, q->offset + q->chunk, false);
 	q->ranged = true;
-	if (q->map.type == Q_DATA)
+	if (q->map.type == Q_DATA) {
+		block_tell(s->file, BLOCK_EV_READ_AIO);
 		return qreq_io(q, s->data, BLOCK_READ, q->map.host, NULL, q->chunk, read_done);
+	}
 	q->step = read_compressed;
 	return STEP_GO;
 }
@@ -282,6 +286,7 @@ static enum qstep flush_image(struct qreq *q)
 	struct qcow2 *s = q->s;
 
 	q->ret = 0;
+	block_tell(s->file, BLOCK_EV_FLUSH_TO_OS);
 	if (!qcow2_is_dirty(s))
 		return qreq_io(q, s->file, BLOCK_FLUSH, 0, NULL, 0, end_step);
 	q->step = end_step;

@@ -176,12 +176,14 @@ static enum qstep fill_step(struct qreq *q)
 					 q->chunk);
 		else
 			memset(at, 0, q->chunk);
+		block_tell(s->file, BLOCK_EV_COW_WRITE);
 		return qreq_io(q, s->data, BLOCK_WRITE, q->host + (q->from - start),
 			       q->buf->data + (q->from - start), q->to - q->from, written);
 	}
 	ret = qcow2_map(s, q->fill, q->to - q->fill, &q->waiter, &q->map);
 	if (ret)
 		return qreq_wait_or_end(q, ret);
+	block_tell(s->file, BLOCK_EV_COW_READ);
 	if (q->map.type == Q_DATA)
 		return qreq_io(q, s->data, BLOCK_READ, q->map.host, at, q->map.bytes, filled);
 	if (q->map.type == Q_COMPRESSED) {
@@ -225,10 +227,12 @@ static enum qstep alloc_step(struct qreq *q)
 		q->host_taken = true;
 		s->fresh = MAX(s->fresh, host + s->cluster_size);
 	}
-	if (q->from == q->offset && q->to == q->offset + q->chunk)
+	if (q->from == q->offset && q->to == q->offset + q->chunk) {
+		block_tell(s->file, BLOCK_EV_WRITE_AIO);
 		return qreq_io(
 			q, s->data, q->req->act == BLOCK_WRITE ? BLOCK_WRITE : BLOCK_WRITE_ZEROES,
 			q->host + (q->from & (s->cluster_size - 1)), NULL, q->chunk, written);
+	}
 	q->step = buf_step;
 	return STEP_GO;
 }

@@ -91,6 +91,7 @@ static enum qstep cow_merge(struct qreq *q)
 	else
 		block_iov_to_buf(q->req->iov, q->req->iovcnt, q->req->iov_skip + q->at, at,
 				 q->chunk);
+	block_tell(s->file, BLOCK_EV_COW_WRITE);
 	return qreq_io(q, s->data, BLOCK_WRITE, q->host, q->buf->data, s->cluster_size, written);
 }
 
@@ -141,6 +142,7 @@ static enum qstep cow_step(struct qreq *q)
 		return STEP_WAIT;
 	}
 	q->ret = 0;
+	block_tell(s->file, BLOCK_EV_COW_READ);
 	if (q->map.type == Q_DATA)
 		return qreq_io(q, s->data, BLOCK_READ, qcow2_cluster_start(s, q->map.host),
 			       q->buf->data, s->cluster_size, cow_merge);
@@ -183,6 +185,7 @@ static enum qstep alloc_step(struct qreq *q)
 		q->step = cow_step;
 		return STEP_GO;
 	}
+	block_tell(s->file, BLOCK_EV_WRITE_AIO);
 	return qreq_io(q, s->data, is_zeroing(q) ? BLOCK_WRITE_ZEROES : BLOCK_WRITE, q->host + in,
 		       NULL, q->chunk, written);
 }
@@ -215,6 +218,7 @@ enum qstep qreq_write_piece(struct qreq *q, uint64_t limit)
 			return qreq_end(q, -EIO);
 		range_take(&s->ranges, &q->range, q->offset, q->offset + q->chunk, false);
 		q->ranged = true;
+		block_tell(s->file, BLOCK_EV_WRITE_AIO);
 		return qreq_io(q, s->data, is_zeroing(q) ? BLOCK_WRITE_ZEROES : BLOCK_WRITE,
 			       q->map.host, NULL, q->chunk, in_place_done);
 	}
