@@ -76,18 +76,21 @@ void block_submit(struct block_req *req);
  */
 struct block_node *block_open(struct evloop *loop, struct opts *opts, struct error **err);
 /* The same for the drive id of a machine, whose opts may have limits (block/throttle.h). */
-struct throttle_groups;
+struct block_names;
 struct block_node *block_open_drive(struct evloop *loop, const char *id, struct opts *opts,
-				    struct throttle_groups *groups, struct error **err);
+				    const struct block_names *names, struct error **err);
 /*
  * The same with -blockdev's reading of the keys: "driver" is needed, and "file", "backing" may name
  * a node, which find() returns (borrowed; NULL if there is none). That node becomes the new one's
  * own.
  */
+struct throttle_groups;
+struct objects;
 struct block_names {
-	struct block_node *(*find)(void *opaque, const char *node_name);
+	struct block_node *(*find)(void *opaque, const char *node_name); /* -drive has none */
 	void *opaque;
 	struct throttle_groups *throttles; /* block/throttle.h; NULL: there are none */
+	struct objects *objects;	   /* vmm/core/objects.h; NULL: there are none */
 };
 struct block_node *block_open_blockdev(struct evloop *loop, struct opts *opts,
 				       const struct block_names *names, struct error **err);

@@ -332,7 +332,7 @@ static bool preallocate(const char *filename, const struct block_create *c, stru
 	opts_add(&opts, "driver", "qcow2");
 	opts_add(&opts, "file.driver", "file");
 	opts_add(&opts, "file.filename", filename);
-	node = block_open_tool(loop, &opts, flags, err);
+	node = block_open_tool(loop, &opts, flags, NULL, err);
 	opts_free(&opts);
 	ret = node ? qcow2_preallocate(node, c->prealloc == PREALLOC_FULL) : 0;
 	block_unref(node);

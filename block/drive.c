@@ -76,7 +76,7 @@ static struct block_node *overlay(const struct block_open *how, struct block_nod
 {
 	const char *dir = getenv("TMPDIR");
 	char *path = xasprintf("%s/vl.XXXXXX", dir && *dir ? dir : "/var/tmp");
-	struct block_names names = {find_base, base};
+	struct block_names names = {.find = find_base, .opaque = base};
 	struct block_open top = *how;
 	struct block_create create = {.size = base->length};
 	struct opts opts = {0};
@@ -210,9 +210,10 @@ static struct block_node *open_top(struct block_open *how, struct opts *opts,
 }
 
 struct block_node *block_open_drive(struct evloop *loop, const char *id, struct opts *opts,
-				    struct throttle_groups *groups, struct error **err)
+				    const struct block_names *names, struct error **err)
 {
-	struct block_open how = {0};
+	struct throttle_groups *groups = names ? names->throttles : NULL;
+	struct block_open how = {.names = names};
 	struct above above = {0};
 	struct block_node *node;
 

@@ -264,9 +264,10 @@ struct block_node *block_open_node(const struct block_open *how, struct opts *op
 				   struct error **err);
 /* For tools, on a loop that is theirs alone. format NULL: probed. flags: BLOCK_OPEN_*. */
 struct block_node *block_open_file(struct evloop *loop, const char *filename, const char *format,
-				   uint32_t flags, struct error **err);
-struct block_node *block_open_tool(struct evloop *loop, struct opts *opts, uint32_t flags,
+				   uint32_t flags, const struct block_names *names,
 				   struct error **err);
+struct block_node *block_open_tool(struct evloop *loop, struct opts *opts, uint32_t flags,
+				   const struct block_names *names, struct error **err);
 /* One more of node->extents: a file as it is (driver "file"), or an image of that format in it. The
  * name is a path, whatever characters it has. */
 bool block_open_extent(struct block_node *node, const struct block_open *how, const char *driver,

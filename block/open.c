@@ -174,7 +174,8 @@ static bool filename_options(const char *name, struct opts *opts, struct error *
 static struct block_node *take_named(const struct block_open *how, const char *name,
 				     const char *key, struct error **err)
 {
-	struct block_node *node = how->names ? how->names->find(how->names->opaque, name) : NULL;
+	const struct block_names *names = how->names;
+	struct block_node *node = names && names->find ? names->find(names->opaque, name) : NULL;
 
 	if (!node) {
 		error_set(err, "Cannot find device='' nor node-name='%s'", name);
@@ -507,9 +508,9 @@ bool block_open_data_file(struct block_node *node, const struct block_open *how,
 }
 
 struct block_node *block_open_tool(struct evloop *loop, struct opts *opts, uint32_t flags,
-				   struct error **err)
+				   const struct block_names *names, struct error **err)
 {
-	struct block_open how = {.flags = flags, .loop = loop, .home = loop};
+	struct block_open how = {.flags = flags, .names = names, .loop = loop, .home = loop};
 	struct block_node *node = block_open_node(&how, opts, err);
 
 	if (node && !opts_check_used(opts, NULL, 0, err)) {
@@ -522,7 +523,8 @@ struct block_node *block_open_tool(struct evloop *loop, struct opts *opts, uint3
 }
 
 struct block_node *block_open_file(struct evloop *loop, const char *filename, const char *format,
-				   uint32_t flags, struct error **err)
+				   uint32_t flags, const struct block_names *names,
+				   struct error **err)
 {
 	struct opts opts = {0};
 	struct block_node *node;
@@ -530,7 +532,7 @@ struct block_node *block_open_file(struct evloop *loop, const char *filename, co
 	opts_add(&opts, "file", filename);
 	if (format)
 		opts_add(&opts, "format", format);
-	node = block_open_tool(loop, &opts, flags, err);
+	node = block_open_tool(loop, &opts, flags, names, err);
 	opts_free(&opts);
 	return node;
 }

@@ -87,9 +87,10 @@ static void *resolve(void *opaque, const struct prop *prop, const char *name, st
 
 void resources_init(struct resources *r, struct vm *vm, struct chardevs *chardevs)
 {
-	*r = (struct resources){ .vm = vm,
-				 .chardevs = chardevs,
-				 .throttles = throttle_groups_new() };
+	*r = (struct resources){.vm = vm,
+				.chardevs = chardevs,
+				.throttles = throttle_groups_new(),
+				.objects = objects_new()};
 	vm->resolver = (struct prop_resolver){ .resolve = resolve, .opaque = r };
 }
 
@@ -173,6 +174,8 @@ static bool add_object(struct resources *r, struct opts *opts, struct error **er
 		return add_rng(r, opts, id, !strcmp(type, "rng-builtin"), err);
 	if (!strcmp(type, "throttle-group"))
 		return add_throttle_group(r, opts, id, err);
+	if (objects_type(type))
+		return objects_add(r->objects, opts, err);
 	nearest = nearest_name(type, types, ARRAY_SIZE(types));
 	error_set(err, "objects of type '%s' are not supported%s%s%s", type,
 		  nearest ? " (did you mean '" : "", nearest ? nearest : "",
@@ -184,7 +187,8 @@ static bool add_object(struct resources *r, struct opts *opts, struct error **er
 
 static bool add_blockdev(struct resources *r, struct opts *opts, struct error **err)
 {
-	struct block_names names = { .find = find_node, .opaque = r, .throttles = r->throttles };
+	struct block_names names = {
+		.find = find_node, .opaque = r, .throttles = r->throttles, .objects = r->objects};
 	struct named_node *n;
 	struct block_node *node;
 
@@ -209,6 +213,7 @@ static bool add_blockdev(struct resources *r, struct opts *opts, struct error **
 static bool add_config_drive(struct resources *r, const struct config_drive *c,
 			     struct error **err)
 {
+	const struct block_names names = {.throttles = r->throttles, .objects = r->objects};
 	struct block_node *node = NULL;
 	struct drive *d;
 
@@ -217,8 +222,7 @@ static bool add_config_drive(struct resources *r, const struct config_drive *c,
 		return false;
 	}
 	if (c->has_medium) {
-		node = block_open_drive(r->vm->loop, c->id, (struct opts *)&c->block, r->throttles,
-					err);
+		node = block_open_drive(r->vm->loop, c->id, (struct opts *)&c->block, &names, err);
 		if (!node)
 			return false;
 	}
@@ -297,4 +301,6 @@ void resources_close(struct resources *r)
 	}
 	throttle_groups_free(r->throttles);
 	r->throttles = NULL;
+	objects_free(r->objects);
+	r->objects = NULL;
 }

@@ -12,6 +12,7 @@
 #include "block/throttle.h"
 #include "vmm/chardev/chardev.h"
 #include "vmm/config.h"
+#include "vmm/core/objects.h"
 #include "vmm/core/thread.h"
 #include "vmm/core/vm.h"
 
@@ -38,6 +39,7 @@ struct resources {
 	struct named_thread *threads;
 	struct named_rng *rngs;
 	struct throttle_groups *throttles;
+	struct objects *objects;
 };
 
 /* Sets vm->resolver. chardevs is borrowed. */

@@ -10,7 +10,7 @@
 
 struct bench {
 	struct block_node *node;
-	struct evloop *loop;
+	struct img *img;
 	bool write, drain, flushing;
 	uint64_t count, depth, bytes, step, start, flush_interval;
 	uint64_t offset, sent, done, in_flight;
@@ -157,7 +157,7 @@ static int run(struct bench *b, int pattern, bool quiet)
 	b->offset = b->start;
 	send_next(b);
 	while (b->in_flight || b->flushing)
-		evloop_run_once(b->loop, -1);
+		evloop_run_once(b->img->loop, -1);
 	end = clock_now(&clock_monotonic);
 	if (b->ret)
 		return img_usage("Failed request: %s", strerror(-b->ret));
@@ -173,7 +173,7 @@ struct settings {
 	uint32_t flags;
 };
 
-static struct block_node *open_it(struct evloop *loop, const struct settings *set, const char *name,
+static struct block_node *open_it(struct img *img, const struct settings *set, const char *name,
 				  struct error **err)
 {
 	struct opts opts = {0};
@@ -195,7 +195,7 @@ static struct block_node *open_it(struct evloop *loop, const struct settings *se
 	}
 	if (set->aio)
 		opts_add(&opts, "file.aio", set->aio);
-	node = block_open_tool(loop, &opts, flags, err);
+	node = block_open_tool(img->loop, &opts, flags, &img->names, err);
 	opts_free(&opts);
 	if (!node)
 		error_prefix(err, "Could not open '%s': ", name);
@@ -291,10 +291,9 @@ static int parse(struct bench *b, struct settings *set, int argc, char **argv)
 	return ok ? 0 : 1;
 }
 
-int img_bench(struct evloop *loop, int argc, char **argv)
+int img_bench(struct img *img, int argc, char **argv)
 {
-	struct bench b = {
-		.loop = loop, .drain = true, .count = 75000, .depth = 64, .bytes = 4096};
+	struct bench b = {.img = img, .drain = true, .count = 75000, .depth = 64, .bytes = 4096};
 	struct settings set = {0};
 	struct error *err = NULL;
 	int ret = parse(&b, &set, argc, argv);
@@ -311,7 +310,7 @@ int img_bench(struct evloop *loop, int argc, char **argv)
 		return img_usage("Flush interval can't be smaller than depth");
 	if (!b.step)
 		b.step = b.bytes;
-	b.node = open_it(loop, &set, argv[optind], &err);
+	b.node = open_it(img, &set, argv[optind], &err);
 	if (!b.node)
 		return img_fail(err);
 	ret = run(&b, set.pattern, set.quiet);

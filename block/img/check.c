@@ -83,7 +83,7 @@ static void print_json(const char *filename, const char *format, const struct qc
 	json_decref(o);
 }
 
-static int run(struct evloop *loop, const char *filename, const char *format, bool image_opts,
+static int run(struct img *img, const char *filename, const char *format, bool image_opts,
 	       const char *cache, uint32_t flags, unsigned fix, bool quiet, enum img_output output)
 {
 	struct qcow2_check result, again;
@@ -91,7 +91,7 @@ static int run(struct evloop *loop, const char *filename, const char *format, bo
 	struct error *err = NULL;
 	int ret;
 
-	node = img_open(loop, filename, format, image_opts, cache,
+	node = img_open(img, filename, format, image_opts, cache,
 			flags | BLOCK_OPEN_CHECK | BLOCK_OPEN_NO_BACKING | BLOCK_OPEN_NO_WARN |
 				(fix ? BLOCK_OPEN_RDWR : 0),
 			&err);
@@ -127,7 +127,7 @@ static int run(struct evloop *loop, const char *filename, const char *format, bo
 	return result.corruptions ? 2 : result.leaks ? 3 : 0;
 }
 
-int img_check(struct evloop *loop, int argc, char **argv)
+int img_check(struct img *img, int argc, char **argv)
 {
 	static const struct option longs[] = {{"format", 1, 0, 'f'},
 					      {"repair", 1, 0, 'r'},
@@ -181,5 +181,5 @@ int img_check(struct evloop *loop, int argc, char **argv)
 	}
 	if (argc - optind != 1)
 		return img_usage("Expecting one image file name");
-	return run(loop, argv[optind], format, image_opts, cache, flags, fix, quiet, output);
+	return run(img, argv[optind], format, image_opts, cache, flags, fix, quiet, output);
 }

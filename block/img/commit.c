@@ -46,11 +46,11 @@ static struct block_node *find_base(struct block_node *top, const struct setting
 	return above->backing;
 }
 
-static bool copy_down(struct evloop *loop, struct settings *set, struct block_node *chain,
+static bool copy_down(struct img *img, struct settings *set, struct block_node *chain,
 		      struct error **err)
 {
 	struct img_copy c = {
-		.loop = loop,
+		.img = img,
 		.src = &chain,
 		.srcs = 1,
 		.sparse = 4096,
@@ -65,7 +65,7 @@ static bool copy_down(struct evloop *loop, struct settings *set, struct block_no
 
 	if (!base)
 		return false;
-	c.dst = img_open(loop, block_filename(base), block_format(base), false, set->cache,
+	c.dst = img_open(img, block_filename(base), block_format(base), false, set->cache,
 			 BLOCK_OPEN_RDWR | BLOCK_OPEN_RESIZE | BLOCK_OPEN_UNMAP, err);
 	if (!c.dst)
 		return false;
@@ -80,13 +80,13 @@ static bool copy_down(struct evloop *loop, struct settings *set, struct block_no
 	return !ret;
 }
 
-static bool commit(struct evloop *loop, struct settings *set, struct error **err)
+static bool commit(struct img *img, struct settings *set, struct error **err)
 {
 	struct block_node *top, *chain;
 	int ret = 0;
 	bool ok = false;
 
-	top = img_open(loop, set->name, set->format, set->image_opts, set->cache,
+	top = img_open(img, set->name, set->format, set->image_opts, set->cache,
 		       BLOCK_OPEN_RDWR | BLOCK_OPEN_NO_BACKING | BLOCK_OPEN_UNMAP, err);
 	if (!top)
 		return false;
@@ -96,11 +96,11 @@ static bool commit(struct evloop *loop, struct settings *set, struct error **err
 		block_unref(top);
 		return false;
 	}
-	chain = img_open(loop, set->name, block_format(top), set->image_opts, set->cache,
+	chain = img_open(img, set->name, block_format(top), set->image_opts, set->cache,
 			 BLOCK_OPEN_FORCE_SHARE, err);
 	if (chain) {
 		img_progress_start(&set->progress);
-		ok = copy_down(loop, set, chain, err);
+		ok = copy_down(img, set, chain, err);
 		img_progress_end(&set->progress, ok);
 	}
 	block_unref(chain);
@@ -117,9 +117,9 @@ static bool commit(struct evloop *loop, struct settings *set, struct error **err
 	return ok;
 }
 
-int img_commit(struct evloop *loop, int argc, char **argv)
+int img_commit(struct img *img, int argc, char **argv)
 {
-	static const struct option longs[] = {{"image-opts", 0, 0, 1}, {"object", 1, 0, 2}, {0}};
+	static const struct option longs[] = {{"image-opts", 0, 0, 1}, {0}};
 	struct settings set = {0};
 	struct error *err = NULL;
 	int o;
@@ -154,8 +154,6 @@ int img_commit(struct evloop *loop, int argc, char **argv)
 		case 1:
 			set.image_opts = true;
 			break;
-		case 2:
-			return img_object(optarg);
 		default:
 			return 1;
 		}
@@ -164,7 +162,7 @@ int img_commit(struct evloop *loop, int argc, char **argv)
 		return img_usage("Expecting one image file name");
 	set.progress.on &= !set.quiet;
 	set.name = argv[optind];
-	if (!commit(loop, &set, &err))
+	if (!commit(img, &set, &err))
 		return img_fail(err);
 	if (!set.quiet)
 		printf("Image committed.\n");

@@ -29,8 +29,8 @@ int img_usage(const char *fmt, ...)
 	return 1;
 }
 
-struct block_node *img_open(struct evloop *loop, const char *name, const char *format,
-			    bool image_opts, const char *cache, uint32_t flags, struct error **err)
+struct block_node *img_open(struct img *img, const char *name, const char *format, bool image_opts,
+			    const char *cache, uint32_t flags, struct error **err)
 {
 	struct opts opts = {0};
 	struct block_node *node;
@@ -49,7 +49,7 @@ struct block_node *img_open(struct evloop *loop, const char *name, const char *f
 		if (format)
 			opts_add(&opts, "format", format);
 	}
-	node = block_open_tool(loop, &opts, flags, err);
+	node = block_open_tool(img->loop, &opts, flags, &img->names, err);
 	if (!node)
 		error_prefix(err, "Could not open '%s': ", name);
 	opts_free(&opts);

@@ -133,7 +133,7 @@ static int run(struct compare *c)
 	return ret;
 }
 
-int img_compare(struct evloop *loop, int argc, char **argv)
+int img_compare(struct img *img, int argc, char **argv)
 {
 	static const struct option longs[] = {
 		{"image-opts", 0, 0, 1}, {"force-share", 0, 0, 'U'}, {0}};
@@ -178,9 +178,9 @@ int img_compare(struct evloop *loop, int argc, char **argv)
 		img_usage("Expecting two image file names");
 		return 2;
 	}
-	c.a = img_open(loop, argv[optind], formats[0], image_opts, cache, flags, &err);
+	c.a = img_open(img, argv[optind], formats[0], image_opts, cache, flags, &err);
 	if (c.a)
-		c.b = img_open(loop, argv[optind + 1], formats[1], image_opts, cache, flags, &err);
+		c.b = img_open(img, argv[optind + 1], formats[1], image_opts, cache, flags, &err);
 	if (c.b)
 		ret = run(&c);
 	else

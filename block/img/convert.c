@@ -50,13 +50,13 @@ static bool make_target(struct settings *set, const char *filename, struct error
 	return ok;
 }
 
-static bool open_sources(struct evloop *loop, struct settings *set, int n, char **names,
+static bool open_sources(struct img *img, struct settings *set, int n, char **names,
 			 struct error **err)
 {
 	struct img_copy *c = &set->copy;
 
 	for (c->srcs = 0; c->srcs < (unsigned)n; c->srcs++) {
-		c->src[c->srcs] = img_open(loop, names[c->srcs], set->format, set->image_opts,
+		c->src[c->srcs] = img_open(img, names[c->srcs], set->format, set->image_opts,
 					   set->src_cache, set->flags, err);
 		if (!c->src[c->srcs])
 			return false;
@@ -70,8 +70,7 @@ static bool open_sources(struct evloop *loop, struct settings *set, int n, char 
 	return true;
 }
 
-static bool open_target(struct evloop *loop, struct settings *set, const char *to,
-			struct error **err)
+static bool open_target(struct img *img, struct settings *set, const char *to, struct error **err)
 {
 	struct img_copy *c = &set->copy;
 	struct block_node *file;
@@ -82,7 +81,7 @@ static bool open_target(struct evloop *loop, struct settings *set, const char *t
 	}
 	if (!set->no_create && !make_target(set, to, err))
 		return false;
-	c->dst = img_open(loop, to, set->target_image_opts ? NULL : set->out_format,
+	c->dst = img_open(img, to, set->target_image_opts ? NULL : set->out_format,
 			  set->target_image_opts, set->cache, BLOCK_OPEN_RDWR | BLOCK_OPEN_UNMAP,
 			  err);
 	if (!c->dst)
@@ -106,18 +105,18 @@ static bool open_target(struct evloop *loop, struct settings *set, const char *t
 	return true;
 }
 
-static int run(struct evloop *loop, struct settings *set, int n, char **names)
+static int run(struct img *img, struct settings *set, int n, char **names)
 {
 	struct img_copy *c = &set->copy;
 	struct error *err = NULL;
 	int ret;
 	bool ok;
 
-	c->loop = loop;
+	c->img = img;
 	c->progress = &set->progress;
 	c->src = xcalloc(n - 1, sizeof(*c->src));
-	ok = open_sources(loop, set, n - 1, names, &err) &&
-	     open_target(loop, set, names[n - 1], &err);
+	ok = open_sources(img, set, n - 1, names, &err) &&
+	     open_target(img, set, names[n - 1], &err);
 	if (ok) {
 		img_progress_start(&set->progress);
 		ret = img_copy(c);
@@ -158,7 +157,7 @@ static int check_settings(const struct settings *set, int names)
 	return 0;
 }
 
-enum { IMAGE_OPTS = 1, TARGET_IS_ZERO, TARGET_IMAGE_OPTS, SALVAGE, OBJECT };
+enum { IMAGE_OPTS = 1, TARGET_IS_ZERO, TARGET_IMAGE_OPTS, SALVAGE };
 
 static int parse(struct settings *set, int argc, char **argv)
 {
@@ -167,7 +166,6 @@ static int parse(struct settings *set, int argc, char **argv)
 					      {"target-image-opts", 0, 0, TARGET_IMAGE_OPTS},
 					      {"salvage", 0, 0, SALVAGE},
 					      {"force-share", 0, 0, 'U'},
-					      {"object", 1, 0, OBJECT},
 					      {0}};
 	struct img_copy *c = &set->copy;
 	uint64_t n;
@@ -249,8 +247,6 @@ static int parse(struct settings *set, int argc, char **argv)
 		case SALVAGE:
 			c->salvage = true;
 			break;
-		case OBJECT:
-			return img_object(optarg);
 		default:
 			return 1;
 		}
@@ -259,7 +255,7 @@ static int parse(struct settings *set, int argc, char **argv)
 	return 0;
 }
 
-int img_convert(struct evloop *loop, int argc, char **argv)
+int img_convert(struct img *img, int argc, char **argv)
 {
 	struct settings set = {
 		.out_format = "raw",
@@ -276,7 +272,7 @@ int img_convert(struct evloop *loop, int argc, char **argv)
 	if (!ret)
 		ret = check_settings(&set, argc - optind);
 	if (!ret)
-		ret = run(loop, &set, argc - optind, argv + optind);
+		ret = run(img, &set, argc - optind, argv + optind);
 	free(set.options);
 	return ret;
 }

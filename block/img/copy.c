@@ -316,7 +316,7 @@ static bool give(struct copy *x, struct worker *w)
 		x->at += n;
 		x->busy++;
 		if (c->rate)
-			x->next_time = MAX(x->next_time, evloop_now(c->loop)) +
+			x->next_time = MAX(x->next_time, evloop_now(c->img->loop)) +
 				       (int64_t)(n * 1e9 / c->rate);
 		if (w->zero) {
 			write_next(w);
@@ -365,14 +365,14 @@ int img_copy(struct img_copy *c)
 		for (unsigned i = 0; i < c->workers; i++) {
 			if (x->workers[i].busy)
 				continue;
-			if (c->rate && (wait = x->next_time - evloop_now(c->loop)) > 0)
+			if (c->rate && (wait = x->next_time - evloop_now(c->img->loop)) > 0)
 				break;
 			wait = -1;
 			if (!give(x, &x->workers[i]))
 				break;
 		}
 		if (x->busy || wait > 0)
-			evloop_run_once(c->loop, wait);
+			evloop_run_once(c->img->loop, wait);
 	}
 	for (unsigned i = 0; i < c->workers; i++) {
 		free(x->workers[i].req);

@@ -10,7 +10,7 @@
 enum { COPY_CHUNK = 1 << 20, COPY_WORKERS_MAX = 16 };
 
 struct img_copy {
-	struct evloop *loop;
+	struct img *img;
 	struct block_node **src; /* one behind the other */
 	unsigned srcs;
 	struct block_node *dst;

@@ -9,11 +9,11 @@
 #include "block/img/img.h"
 
 /* The size of the backing file, and whether it can be opened at all. */
-static bool ask_backing(struct evloop *loop, const char *filename, struct block_create *c,
+static bool ask_backing(struct img *img, const char *filename, struct block_create *c,
 			bool has_size, struct error **err)
 {
 	char *path = block_backing_path(filename, c->backing);
-	struct block_node *node = img_open(loop, path, c->backing_format, false, NULL, 0, err);
+	struct block_node *node = img_open(img, path, c->backing_format, false, NULL, 0, err);
 
 	free(path);
 	if (!node)
@@ -71,7 +71,7 @@ static void print_formatting(const char *filename, const char *format, const str
 	printf("\n");
 }
 
-int img_create(struct evloop *loop, int argc, char **argv)
+int img_create(struct img *img, int argc, char **argv)
 {
 	const char *format = "raw", *options = NULL, *filename;
 	struct block_create c = {0};
@@ -138,7 +138,7 @@ int img_create(struct evloop *loop, int argc, char **argv)
 		ok = false;
 	}
 	if (ok && c.backing && !(unsafe && has_size))
-		ok = ask_backing(loop, filename, &c, has_size, &err);
+		ok = ask_backing(img, filename, &c, has_size, &err);
 	if (ok && !has_size && !c.backing) {
 		error_set(&err, "%s: Image creation needs a size parameter", filename);
 		ok = false;
@@ -152,7 +152,7 @@ int img_create(struct evloop *loop, int argc, char **argv)
 	return ok ? 0 : img_fail(err);
 }
 
-int img_resize(struct evloop *loop, int argc, char **argv)
+int img_resize(struct img *img, int argc, char **argv)
 {
 	static const struct option longs[] = {{"image-opts", 0, 0, 1}, {"shrink", 0, 0, 2}, {0}};
 	const char *format = NULL, *size_text, *filename;
@@ -193,7 +193,7 @@ int img_resize(struct evloop *loop, int argc, char **argv)
 	if (!parse_size(size_text, 1, &size) || size > INT64_MAX)
 		return img_usage(
 			"Invalid image size specified! You must provide a size such as 10G");
-	node = img_open(loop, filename, format, image_opts, NULL,
+	node = img_open(img, filename, format, image_opts, NULL,
 			BLOCK_OPEN_RDWR | BLOCK_OPEN_RESIZE, &err);
 	if (!node)
 		return img_fail(err);

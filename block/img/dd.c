@@ -82,7 +82,7 @@ static int copy(struct img_copy *c, const struct settings *set, struct error **e
 	c->bytes = ALIGN_DOWN(c->bytes, 512);
 	create.size = c->bytes;
 	if (img_create_file(set->out, set->out_format, &create, err))
-		c->dst = img_open(c->loop, set->out, set->out_format, false, NULL,
+		c->dst = img_open(c->img, set->out, set->out_format, false, NULL,
 				  BLOCK_OPEN_RDWR | BLOCK_OPEN_UNMAP, err);
 	opts_free(&opts);
 	if (!c->dst)
@@ -98,14 +98,14 @@ static int copy(struct img_copy *c, const struct settings *set, struct error **e
 	return ret;
 }
 
-int img_dd(struct evloop *loop, int argc, char **argv)
+int img_dd(struct img *img, int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{"image-opts", 0, 0, 1}, {"force-share", 0, 0, 'U'}, {"object", 1, 0, 2}, {0}};
+		{"image-opts", 0, 0, 1}, {"force-share", 0, 0, 'U'}, {0}};
 	struct settings set = {.bs = 512, .out_format = "raw"};
 	struct block_node *src;
 	struct img_copy c = {
-		.loop = loop, .src = &src, .srcs = 1, .sparse = 4096, .workers = 8, .ordered = true};
+		.img = img, .src = &src, .srcs = 1, .sparse = 4096, .workers = 8, .ordered = true};
 	struct error *err = NULL;
 	int o, ret;
 
@@ -123,8 +123,6 @@ int img_dd(struct evloop *loop, int argc, char **argv)
 		case 1:
 			set.image_opts = true;
 			break;
-		case 2:
-			return img_object(optarg);
 		default:
 			return 1;
 		}
@@ -138,7 +136,7 @@ int img_dd(struct evloop *loop, int argc, char **argv)
 		return img_usage("Must specify both input and output files");
 	if (set.image_opts && set.format)
 		return img_usage("--image-opts and --format are mutually exclusive");
-	src = img_open(loop, set.in, set.format, set.image_opts, NULL, set.flags, &err);
+	src = img_open(img, set.in, set.format, set.image_opts, NULL, set.flags, &err);
 	if (!src)
 		return img_fail(err);
 	ret = copy(&c, &set, &err);

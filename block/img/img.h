@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * vmm-img: the image tool, with qemu-img's subcommands, options, output and exit codes.
- * One thread; each subcommand is a file and opens its images on the loop it is given.
+ * One thread; each subcommand is a file and opens its images on the one loop.
  */
 #ifndef BLOCK_IMG_IMG_H
 #define BLOCK_IMG_IMG_H
@@ -15,23 +15,30 @@
 #include "block/driver.h"
 #include "vmm/core/error.h"
 #include "vmm/core/evloop.h"
+#include "vmm/core/objects.h"
 
-/* argv[0] is the subcommand. The exit code. */
-int img_create(struct evloop *loop, int argc, char **argv);
-int img_info(struct evloop *loop, int argc, char **argv);
-int img_check(struct evloop *loop, int argc, char **argv);
-int img_convert(struct evloop *loop, int argc, char **argv);
-int img_resize(struct evloop *loop, int argc, char **argv);
-int img_compare(struct evloop *loop, int argc, char **argv);
-int img_map(struct evloop *loop, int argc, char **argv);
-int img_amend(struct evloop *loop, int argc, char **argv);
-int img_bench(struct evloop *loop, int argc, char **argv);
-int img_commit(struct evloop *loop, int argc, char **argv);
-int img_dd(struct evloop *loop, int argc, char **argv);
-int img_measure(struct evloop *loop, int argc, char **argv);
-int img_rebase(struct evloop *loop, int argc, char **argv);
-int img_snapshot(struct evloop *loop, int argc, char **argv);
-int img_io(struct evloop *loop, int argc, char **argv);
+/* What all subcommands stand on. */
+struct img {
+	struct evloop *loop;
+	struct block_names names; /* --object's */
+};
+
+/* argv[0] is the subcommand; --object was taken out. The exit code. */
+int img_create(struct img *img, int argc, char **argv);
+int img_info(struct img *img, int argc, char **argv);
+int img_check(struct img *img, int argc, char **argv);
+int img_convert(struct img *img, int argc, char **argv);
+int img_resize(struct img *img, int argc, char **argv);
+int img_compare(struct img *img, int argc, char **argv);
+int img_map(struct img *img, int argc, char **argv);
+int img_amend(struct img *img, int argc, char **argv);
+int img_bench(struct img *img, int argc, char **argv);
+int img_commit(struct img *img, int argc, char **argv);
+int img_dd(struct img *img, int argc, char **argv);
+int img_measure(struct img *img, int argc, char **argv);
+int img_rebase(struct img *img, int argc, char **argv);
+int img_snapshot(struct img *img, int argc, char **argv);
+int img_io(struct img *img, int argc, char **argv);
 
 /* common.c */
 
@@ -39,8 +46,8 @@ int img_io(struct evloop *loop, int argc, char **argv);
 int img_fail(struct error *err);
 int img_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* image_opts: name is a list of options. cache NULL: writeback. */
-struct block_node *img_open(struct evloop *loop, const char *name, const char *format,
-			    bool image_opts, const char *cache, uint32_t flags, struct error **err);
+struct block_node *img_open(struct img *img, const char *name, const char *format, bool image_opts,
+			    const char *cache, uint32_t flags, struct error **err);
 /* "1.5 GiB", as qemu-img prints sizes. buf has 32 bytes. */
 const char *img_size(char *buf, uint64_t bytes);
 /* -o NAME=VALUE,... of a format; the creation's parameters. */
@@ -90,8 +97,6 @@ bool img_wants_help(const char *text);
 int img_print_options(const char *format, bool amend);
 /* A further -o. */
 void img_join_options(char **joined, const char *more);
-/* --object: refused by name; the exit code. */
-int img_object(const char *text);
 /* -r; false after a message. */
 bool img_parse_rate(const char *s, uint64_t *rate);
 

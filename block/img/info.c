@@ -203,14 +203,14 @@ static void print_human(const json_t *o)
 	print_specific(specific);
 }
 
-static json_t *collect(struct evloop *loop, const char *filename, const char *format,
-		       bool image_opts, uint32_t flags, bool chain, struct error **err)
+static json_t *collect(struct img *img, const char *filename, const char *format, bool image_opts,
+		       uint32_t flags, bool chain, struct error **err)
 {
 	struct block_node *node;
 	json_t *list = json_array();
 
 	/* Opening the whole chain first finds its loops and what is missing. */
-	node = img_open(loop, filename, format, image_opts, NULL,
+	node = img_open(img, filename, format, image_opts, NULL,
 			flags | (chain ? 0 : BLOCK_OPEN_NO_BACKING) | BLOCK_OPEN_CHECK, err);
 	if (!node) {
 		json_decref(list);
@@ -223,7 +223,7 @@ static json_t *collect(struct evloop *loop, const char *filename, const char *fo
 	return list;
 }
 
-int img_info(struct evloop *loop, int argc, char **argv)
+int img_info(struct img *img, int argc, char **argv)
 {
 	static const struct option longs[] = {
 		{"format", 1, 0, 'f'},	    {"output", 1, 0, 1},     {"backing-chain", 0, 0, 2},
@@ -262,7 +262,7 @@ int img_info(struct evloop *loop, int argc, char **argv)
 	}
 	if (argc - optind != 1)
 		return img_usage("Expecting one image file name");
-	list = collect(loop, argv[optind], format, image_opts, flags, chain, &err);
+	list = collect(img, argv[optind], format, image_opts, flags, chain, &err);
 	if (!list)
 		return img_fail(err);
 	if (output == OUTPUT_JSON) {
@@ -337,7 +337,7 @@ static int map(struct block_node *node, uint64_t at, uint64_t length, enum img_o
 	return ret;
 }
 
-int img_map(struct evloop *loop, int argc, char **argv)
+int img_map(struct img *img, int argc, char **argv)
 {
 	static const struct option longs[] = {{"format", 1, 0, 'f'},
 					      {"output", 1, 0, 1},
@@ -385,7 +385,7 @@ int img_map(struct evloop *loop, int argc, char **argv)
 	}
 	if (argc - optind != 1)
 		return img_usage("Expecting one image file name");
-	node = img_open(loop, argv[optind], format, image_opts, NULL, flags, &err);
+	node = img_open(img, argv[optind], format, image_opts, NULL, flags, &err);
 	if (!node)
 		return img_fail(err);
 	ret = map(node, start, length, output);

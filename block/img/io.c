@@ -174,7 +174,7 @@ static void submit(struct io_request *r, enum block_op op, uint32_t flags, bool 
 	}
 	block_submit(r->req);
 	while (!r->done)
-		evloop_run_once(io->loop, -1);
+		evloop_run_once(io->img->loop, -1);
 	conclude(r);
 	free_request(r);
 }
@@ -462,7 +462,7 @@ static void do_discard(struct io *io, struct io_args *a)
 void io_wait(struct io *io)
 {
 	while (io->in_flight)
-		evloop_run_once(io->loop, -1);
+		evloop_run_once(io->img->loop, -1);
 }
 
 static void do_aio_flush(struct io *io, struct io_args *a)
@@ -598,17 +598,22 @@ static void set(char **to, const char *value)
 	*to = value ? xstrdup(value) : NULL;
 }
 
-int img_io(struct evloop *loop, int argc, char **argv)
+int img_io(struct img *img, int argc, char **argv)
 {
-	static const struct option longs[] = {{"cmd", 1, 0, 'c'},	{"format", 1, 0, 'f'},
-					      {"read-only", 0, 0, 'r'}, {"nocache", 0, 0, 'n'},
-					      {"cache", 1, 0, 't'},	{"discard", 1, 0, 'd'},
-					      {"aio", 1, 0, 'i'},	{"force-share", 0, 0, 'U'},
-					      {"image-opts", 0, 0, 1},	{"native-aio", 0, 0, 'k'},
-					      {"object", 1, 0, 2},	{0}};
+	static const struct option longs[] = {{"cmd", 1, 0, 'c'},
+					      {"format", 1, 0, 'f'},
+					      {"read-only", 0, 0, 'r'},
+					      {"nocache", 0, 0, 'n'},
+					      {"cache", 1, 0, 't'},
+					      {"discard", 1, 0, 'd'},
+					      {"aio", 1, 0, 'i'},
+					      {"force-share", 0, 0, 'U'},
+					      {"image-opts", 0, 0, 1},
+					      {"native-aio", 0, 0, 'k'},
+					      {0}};
 	static const char *const aios[] = {"threads", "native", "io_uring", NULL};
 	static const char *const discards[] = {"ignore", "off", "unmap", "on", NULL};
-	struct io io = {.loop = loop, .how.flags = BLOCK_OPEN_RDWR | BLOCK_OPEN_UNMAP};
+	struct io io = {.img = img, .how.flags = BLOCK_OPEN_RDWR | BLOCK_OPEN_UNMAP};
 	const char *cache = "writeback";
 	char **commands = NULL;
 	unsigned n = 0;
@@ -648,9 +653,6 @@ int img_io(struct evloop *loop, int argc, char **argv)
 			break;
 		case 1:
 			io.how.image_opts = true;
-			break;
-		case 2:
-			ret = img_object(optarg);
 			break;
 		default:
 			ret = 1;

@@ -15,7 +15,7 @@ struct io_how {
 };
 
 struct io {
-	struct evloop *loop;
+	struct img *img;
 	struct block_node *node; /* NULL: none is open */
 	struct io_how how;
 	unsigned in_flight; /* aio */

@@ -29,7 +29,7 @@ bool io_open(struct io *io, struct error **err)
 		if (how->discard)
 			opts_add(&opts, "discard", how->discard);
 	}
-	io->node = block_open_tool(io->loop, &opts, flags, err);
+	io->node = block_open_tool(io->img->loop, &opts, flags, &io->img->names, err);
 	opts_free(&opts);
 	if (!io->node)
 		error_prefix(err, "can't open%s%s: ", how->image_opts ? "" : " device ",
@@ -298,9 +298,11 @@ static void do_sleep(struct io *io, struct io_args *a)
 		return;
 	}
 	/* Requests in the background go on. */
-	for (int64_t end = evloop_now(io->loop) + (int64_t)MIN(ms, UINT64_C(1000000)) * 1000000, left;
-	     (left = end - evloop_now(io->loop)) > 0;)
-		evloop_run_once(io->loop, left);
+	for (int64_t end = evloop_now(io->img->loop) +
+			   (int64_t)MIN(ms, UINT64_C(1000000)) * 1000000,
+		     left;
+	     (left = end - evloop_now(io->img->loop)) > 0;)
+		evloop_run_once(io->img->loop, left);
 }
 
 static void do_sigraise(struct io *io, struct io_args *a)

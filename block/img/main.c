@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmm-img's entry: finds the subcommand. Owner of the loop that the images are opened on.
+ * vmm-img's entry: finds the subcommand. Owner of the loop that the images are opened on,
+ * and of what --object makes, which every subcommand takes.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -11,7 +12,7 @@
 
 static const struct {
 	const char *name;
-	int (*run)(struct evloop *loop, int argc, char **argv);
+	int (*run)(struct img *img, int argc, char **argv);
 	const char *help;
 } commands[] = {
 	{"amend", img_amend, "change what an image's header says"},
@@ -38,11 +39,53 @@ static void help(FILE *out)
 		fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].help);
 }
 
+static bool add_object(struct objects *objects, const char *text, struct error **err)
+{
+	struct opts opts;
+	bool ok = opts_parse(&opts, text, "qom-type", err);
+
+	if (ok) {
+		ok = objects_add(objects, &opts, err);
+		opts_free(&opts);
+	}
+	if (!ok)
+		error_prefix(err, "--object %s: ", text);
+	return ok;
+}
+
+/* Makes what every --object asks for, and leaves the rest of the arguments. */
+static bool take_objects(struct objects *objects, int *argc, char **argv, struct error **err)
+{
+	static const char name[] = "--object";
+	const size_t len = sizeof(name) - 1;
+	int left = 0, i = 0;
+	bool ok = true;
+
+	while (i < *argc && strcmp(argv[i], "--")) {
+		if (!ok || strncmp(argv[i], name, len) || (argv[i][len] && argv[i][len] != '=')) {
+			argv[left++] = argv[i++];
+		} else if (argv[i][len]) {
+			ok = add_object(objects, argv[i++] + len + 1, err);
+		} else if (i + 1 < *argc) {
+			ok = add_object(objects, argv[i + 1], err);
+			i += 2;
+		} else {
+			error_set(err, "option '--object' requires an argument");
+			ok = false;
+		}
+	}
+	while (i < *argc)
+		argv[left++] = argv[i++];
+	argv[left] = NULL;
+	*argc = left;
+	return ok;
+}
+
 int main(int argc, char **argv)
 {
 	const char *names[ARRAY_SIZE(commands)], *nearest;
 	struct error *err = NULL;
-	struct evloop *loop;
+	struct img img = {0};
 	int ret;
 
 	log_set_program("vmm-img");
@@ -60,11 +103,18 @@ int main(int argc, char **argv)
 		names[i] = commands[i].name;
 		if (strcmp(argv[1], commands[i].name))
 			continue;
-		loop = evloop_new(NULL, &err);
-		if (!loop)
+		img.loop = evloop_new(NULL, &err);
+		if (!img.loop)
 			return img_fail(err);
-		ret = commands[i].run(loop, argc - 1, argv + 1);
-		evloop_free(loop);
+		img.names.objects = objects_new();
+		argc--;
+		argv++;
+		if (take_objects(img.names.objects, &argc, argv, &err))
+			ret = commands[i].run(&img, argc, argv);
+		else
+			ret = img_fail(err);
+		objects_free(img.names.objects);
+		evloop_free(img.loop);
 		return ret;
 	}
 	nearest = nearest_name(argv[1], names, ARRAY_SIZE(commands));

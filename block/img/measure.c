@@ -117,14 +117,13 @@ static int measure(struct block_node *node, const char *format, const char *text
 	return ret;
 }
 
-enum { OUTPUT = 1, SIZE, IMAGE_OPTS, OBJECT };
+enum { OUTPUT = 1, SIZE, IMAGE_OPTS };
 
-int img_measure(struct evloop *loop, int argc, char **argv)
+int img_measure(struct img *img, int argc, char **argv)
 {
 	static const struct option longs[] = {{"output", 1, 0, OUTPUT},
 					      {"size", 1, 0, SIZE},
 					      {"image-opts", 0, 0, IMAGE_OPTS},
-					      {"object", 1, 0, OBJECT},
 					      {"force-share", 0, 0, 'U'},
 					      {0}};
 	const char *format = NULL, *out_format = "raw", *snapshot = NULL;
@@ -168,9 +167,6 @@ int img_measure(struct evloop *loop, int argc, char **argv)
 		case IMAGE_OPTS:
 			image_opts = true;
 			break;
-		case OBJECT:
-			ret = img_object(optarg);
-			break;
 		default:
 			ret = 1;
 		}
@@ -187,7 +183,7 @@ int img_measure(struct evloop *loop, int argc, char **argv)
 	else if (!ret && has_size && (format || image_opts || snapshot))
 		ret = img_usage("--image-opts, -f, or -l can only be used with a filename argument.");
 	if (!ret && !has_size) {
-		node = img_open(loop, argv[optind], format, image_opts, NULL, flags, &err);
+		node = img_open(img, argv[optind], format, image_opts, NULL, flags, &err);
 		if (!node || (snapshot && !img_show_snapshot(node, snapshot, &err)))
 			ret = img_fail(err);
 	}

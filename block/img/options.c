@@ -60,11 +60,6 @@ void img_join_options(char **joined, const char *more)
 	*joined = text;
 }
 
-int img_object(const char *text)
-{
-	return img_usage("--object %s: no image format here takes a secret", text);
-}
-
 bool img_parse_rate(const char *s, uint64_t *rate)
 {
 	if (parse_size(s, 1, rate) && *rate && *rate <= INT64_MAX)

@@ -108,7 +108,7 @@ static unsigned common_depth(struct block_node *node, struct block_node *new)
 	return 0;
 }
 
-static int safe(struct evloop *loop, struct rebase *r, const char *backing, const char *format,
+static int safe(struct img *img, struct rebase *r, const char *backing, const char *format,
 		const char *cache, struct error **err)
 {
 	uint32_t flags = 0;
@@ -121,7 +121,7 @@ static int safe(struct evloop *loop, struct rebase *r, const char *backing, cons
 			error_set(err, "Invalid source cache option: %s", cache);
 			ret = -1;
 		} else {
-			r->new = block_open_file(loop, path, format, flags, err);
+			r->new = block_open_file(img->loop, path, format, flags, &img->names, err);
 			if (!r->new) {
 				error_prefix(err, "Could not open new backing file '%s': ",
 					     backing);
@@ -150,10 +150,10 @@ static int safe(struct evloop *loop, struct rebase *r, const char *backing, cons
 	return ret;
 }
 
-int img_rebase(struct evloop *loop, int argc, char **argv)
+int img_rebase(struct img *img, int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{"image-opts", 0, 0, 1}, {"force-share", 0, 0, 'U'}, {"object", 1, 0, 2}, {0}};
+		{"image-opts", 0, 0, 1}, {"force-share", 0, 0, 'U'}, {0}};
 	const char *format = NULL, *cache = NULL, *src_cache = NULL, *backing = NULL;
 	const char *backing_format = NULL;
 	bool image_opts = false, unsafe = false, quiet = false, given = false;
@@ -195,8 +195,6 @@ int img_rebase(struct evloop *loop, int argc, char **argv)
 		case 1:
 			image_opts = true;
 			break;
-		case 2:
-			return img_object(optarg);
 		default:
 			return 1;
 		}
@@ -208,12 +206,12 @@ int img_rebase(struct evloop *loop, int argc, char **argv)
 		return img_usage("Must specify backing file (-b) or use unsafe mode (-u)");
 	if (backing_format && !block_find_driver(backing_format))
 		return img_usage("Invalid format name: '%s'", backing_format);
-	r.node = img_open(loop, argv[optind], format, image_opts, cache,
+	r.node = img_open(img, argv[optind], format, image_opts, cache,
 			  flags | (unsafe ? BLOCK_OPEN_NO_BACKING : 0), &err);
 	if (!r.node)
 		return img_fail(err);
 	if (!unsafe)
-		ret = safe(loop, &r, backing, backing_format, src_cache, &err);
+		ret = safe(img, &r, backing, backing_format, src_cache, &err);
 	if (!ret && !r.node->drv->change_backing) {
 		error_set(&err, "Could not change the backing file to '%s': Operation not "
 			       "supported", backing ? backing : "");
@@ -249,9 +247,9 @@ static bool may_be_amended(const struct block_driver *drv, const struct opts *op
 	return true;
 }
 
-int img_amend(struct evloop *loop, int argc, char **argv)
+int img_amend(struct img *img, int argc, char **argv)
 {
-	static const struct option longs[] = {{"image-opts", 0, 0, 1}, {"object", 1, 0, 2}, {0}};
+	static const struct option longs[] = {{"image-opts", 0, 0, 1}, {0}};
 	const char *format = NULL, *cache = NULL;
 	bool image_opts = false, quiet = false, ok = false;
 	struct img_progress progress = {0};
@@ -281,9 +279,6 @@ int img_amend(struct evloop *loop, int argc, char **argv)
 		case 1:
 			image_opts = true;
 			break;
-		case 2:
-			ret = img_object(optarg);
-			break;
 		default:
 			ret = 1;
 		}
@@ -296,7 +291,7 @@ int img_amend(struct evloop *loop, int argc, char **argv)
 	else if (!ret && argc - optind != 1)
 		ret = img_usage("Expecting one image file name");
 	else if (!ret) {
-		node = img_open(loop, argv[optind], format, image_opts, cache,
+		node = img_open(img, argv[optind], format, image_opts, cache,
 				BLOCK_OPEN_RDWR | BLOCK_OPEN_RESIZE | BLOCK_OPEN_UNMAP |
 					BLOCK_OPEN_NO_BACKING,
 				&err);

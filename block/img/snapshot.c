@@ -112,10 +112,10 @@ static int change(struct block_node *node, int what, const char *name)
 	return ok ? 0 : img_fail(err);
 }
 
-int img_snapshot(struct evloop *loop, int argc, char **argv)
+int img_snapshot(struct img *img, int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{"image-opts", 0, 0, 1}, {"object", 1, 0, 2}, {"force-share", 0, 0, 'U'}, {0}};
+		{"image-opts", 0, 0, 1}, {"force-share", 0, 0, 'U'}, {0}};
 	const char *name = NULL;
 	struct block_node *node;
 	struct error *err = NULL;
@@ -142,8 +142,6 @@ int img_snapshot(struct evloop *loop, int argc, char **argv)
 		case 1:
 			image_opts = true;
 			break;
-		case 2:
-			return img_object(optarg);
 		default:
 			return 1;
 		}
@@ -152,7 +150,7 @@ int img_snapshot(struct evloop *loop, int argc, char **argv)
 		return img_usage("Expecting one image file name");
 	if (what && what != 'l')
 		flags |= BLOCK_OPEN_RDWR | BLOCK_OPEN_UNMAP;
-	node = img_open(loop, argv[optind], NULL, image_opts, NULL, flags, &err);
+	node = img_open(img, argv[optind], NULL, image_opts, NULL, flags, &err);
 	if (!node)
 		return img_fail(err);
 	if (what == 'l')

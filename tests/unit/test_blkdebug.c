@@ -19,7 +19,8 @@ static struct block_node *open_text(struct evloop *loop, const char *text, struc
 	struct block_node *node;
 
 	assert_true(opts_parse(&opts, text, NULL, err));
-	node = block_open_tool(loop, &opts, BLOCK_OPEN_RDWR | BLOCK_OPEN_BLOCKDEV, err);
+	node = block_open_tool(loop, &opts, BLOCK_OPEN_RDWR | BLOCK_OPEN_BLOCKDEV, NULL,
+			       err);
 	opts_free(&opts);
 	return node;
 }

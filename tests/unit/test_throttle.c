@@ -434,7 +434,8 @@ static struct block_node *drive(struct bench *b, const char *text, const char *i
 	struct block_node *node;
 
 	assert_true(opts_parse(&opts, text, "file", NULL));
-	node = block_open_drive(b->loops[0], id, &opts, b->groups, err);
+	node = block_open_drive(b->loops[0], id, &opts,
+				&(struct block_names){.throttles = b->groups}, err);
 	opts_free(&opts);
 	return node;
 }
@@ -571,7 +572,8 @@ static void test_threads(void **state)
 
 		assert_true(opts_parse(&opts, "driver=null-co,iops=2000,group=g", NULL, NULL));
 		loads[i].thread = iothread_new("t", &err);
-		loads[i].node = block_open_drive(loads[i].thread->loop, "d", &opts, groups, &err);
+		loads[i].node = block_open_drive(loads[i].thread->loop, "d", &opts,
+						 &(struct block_names){.throttles = groups}, &err);
 		assert_non_null(loads[i].node);
 		opts_free(&opts);
 	}

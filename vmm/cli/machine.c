@@ -541,15 +541,17 @@ static const struct {
 	const char *type;
 	bool here;
 } object_types[] = {
-	{ "iothread", true },
-	{ "rng-random", true },
-	{ "rng-builtin", true },
-	{ "memory-backend-ram", false },
-	{ "memory-backend-file", false },
-	{ "memory-backend-memfd", false },
-	{ "throttle-group", true },
-	{ "secret", false },
-	{ "filter-dump", false },
+	{"iothread", true},
+	{"rng-random", true},
+	{"rng-builtin", true},
+	{"memory-backend-ram", false},
+	{"memory-backend-file", false},
+	{"memory-backend-memfd", false},
+	{"throttle-group", true},
+	{"secret", false},
+	{"tls-creds-x509", true},
+	{"tls-creds-psk", true},
+	{"filter-dump", false},
 };
 
 static bool check_object_type(const char *type, struct error **err)
