@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Network back ends: what carries a network card's packets to the world. One back end (struct
+ * netdev: user, tap, stream, vhost-user, ...) has one front end (struct net_peer: a virtio-net or
+ * e1000e device) and 1 to NET_MAX_QUEUES queue pairs.
+ *
+ *   front end -> net_send()            -> ops->send       packets out, in batches
+ *   back end  -> net_receive_buffers() -> peer->buffers   where the next packets may be written
+ *   back end  -> net_received()        -> peer->received  they were
+ *
+ * A packet is an iovec array. Sending is over when the call returns; receiving goes straight into
+ * the guest's buffers (readv(2), recvmmsg(2)): a packet is copied once at most, and nothing here
+ * allocates for one. Back-pressure: send() takes fewer packets than it was given, and calls
+ * peer->writable() when it may take more; buffers() gives fewer than it was asked for, and the
+ * front end calls net_receive_ready() when it has more. A back end stops reading its descriptor
+ * meanwhile.
+ *
+ * Header. If the back end can (netdev->vnet_hdr_max > 0) and the front end wishes, packets in both
+ * directions begin with a struct virtio_net_hdr of netdev->vnet_hdr bytes (10 or 12; virtio 1.2,
+ * section 5.1.6, little-endian), which carries checksum and segmentation offloads. Otherwise a
+ * packet begins with the Ethernet header and is a plain frame. num_buffers belongs to the front
+ * end: back ends leave it alone, and received() comes before it is filled in.
+ *
+ * Threads. A queue belongs to the loop that net_attach() named for it; all functions that take a
+ * queue, and the peer's about that queue, run on that loop. The rest is the main thread's. A back
+ * end whose packets all meet in one place (libslirp) has one queue.
+ *
+ * Ownership. net_new() makes a back end from -netdev's options; whoever called frees it with
+ * net_free() once it is detached.
+ */
+#ifndef NET_NET_H
+#define NET_NET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "vmm/core/error.h"
+#include "vmm/core/evloop.h"
+#include "vmm/core/notifier.h"
+#include "vmm/core/opts.h"
+
+enum {
+	NET_MAX_QUEUES = 16, /* pairs */
+	NET_BATCH = 64,	     /* packets in one call, at most */
+	NET_PACKET_MAX = 65550 +
+			 20, /* bytes: a 64 KiB segment, Ethernet and VLAN header, and ours */
+	NET_FRAME_MIN = 60,  /* what a wire carries at least; virtual ones do without */
+};
+
+/* Offloads that the guest takes on receiving (net_set_offloads()): bits of TUNSETOFFLOAD. */
+enum {
+	NET_OFFLOAD_CSUM = 1 << 0, /* unfinished checksums */
+	NET_OFFLOAD_TSO4 = 1 << 1,
+	NET_OFFLOAD_TSO6 = 1 << 2,
+	NET_OFFLOAD_ECN = 1 << 3,
+	NET_OFFLOAD_UFO = 1 << 4,
+	NET_OFFLOAD_USO4 = 1 << 5,
+	NET_OFFLOAD_USO6 = 1 << 6,
+};
+
+struct net_packet {
+	struct iovec *iov;
+	unsigned iovcnt;
+	size_t len; /* bytes: of the packet, or of the room for one */
+};
+
+struct netdev;
+
+/* A queue pair. */
+struct net_queue {
+	struct netdev *netdev;
+	unsigned index;
+	struct evloop *loop; /* NULL while nobody is attached */
+};
+
+/* The front end. */
+struct net_peer {
+	/*
+	 * Fills pkts with room for up to n packets, each of at least the largest that may come
+	 * (with its header); how many. Asked again before received(): the same room.
+	 */
+	unsigned (*buffers)(void *opaque, unsigned queue, struct net_packet *pkts, unsigned n);
+	/* The first n of them now hold packets of pkts[i].len bytes, 0: none, that room is free
+	 * again. */
+	void (*received)(void *opaque, unsigned queue, const struct net_packet *pkts, unsigned n);
+	/* net_send() took fewer than given, and would take more now. */
+	void (*writable)(void *opaque, unsigned queue);
+	/* The link came or went: net_link(). When it came, net_receive_ready() is due for each
+	 * queue, on its loop. Main thread. */
+	void (*link_changed)(void *opaque, bool up);
+	void *opaque;
+};
+
+/*
+ * For front ends that can hand their queues to the host's kernel or to another process: how to
+ * reach it. hw/vhost/ speaks the protocols.
+ */
+enum net_vhost_kind { NET_VHOST_NONE, NET_VHOST_KERNEL, NET_VHOST_USER };
+struct net_vhost {
+	enum net_vhost_kind kind;
+	bool forced;			 /* vhostforce=: for guests without MSI-X as well */
+	int vhost_fd[NET_MAX_QUEUES];	 /* KERNEL: open /dev/vhost-net, one a pair */
+	int tap_fd[NET_MAX_QUEUES];	 /* KERNEL: what VHOST_NET_SET_BACKEND takes */
+	struct net_vhost_socket *socket; /* USER: net/vhost_user.h */
+};
+
+struct netdev_ops {
+	const char *type; /* "tap" */
+	/* How many of the n packets were taken: sent, or lost as networks lose them. Fewer than n:
+	 * the rest waits for peer->writable(). */
+	unsigned (*send)(struct net_queue *q, const struct net_packet *pkts, unsigned n);
+	/* The front end has buffers again. */
+	void (*receive_ready)(struct net_queue *q);
+	/* The queue's loop is set: watch descriptors there; false if the host refuses. */
+	bool (*attach)(struct net_queue *q, struct error **err);
+	/* Leave the loop. No call about the queue after this. */
+	void (*detach)(struct net_queue *q);
+	/* How many of the pairs the guest uses (the others: detached from the host's side, so that
+	 * it does not spread packets there). NULL: nothing to do. Main thread or the loop's. */
+	bool (*set_queues)(struct netdev *nd, unsigned pairs);
+	/* 0, 10 or 12. Only if vnet_hdr_max > 0. */
+	void (*set_vnet_hdr)(struct netdev *nd, unsigned bytes);
+	/* NET_OFFLOAD_*: what may be received. Returns false if some cannot be had. */
+	bool (*set_offloads)(struct netdev *nd, unsigned offloads);
+	/* One line for `info network`: "ifname=tap0,script=no". Caller frees. */
+	char *(*info)(struct netdev *nd);
+	void (*destroy)(struct netdev *nd);
+};
+
+struct netdev {
+	const struct netdev_ops *ops;
+	char *id; /* owned */
+	unsigned queues;
+	struct net_queue queue[NET_MAX_QUEUES];
+
+	unsigned vnet_hdr_max;	/* bytes; 0: plain frames only */
+	unsigned offloads_able; /* NET_OFFLOAD_* that set_offloads() can grant, and send() takes */
+	unsigned vnet_hdr;	/* in force */
+	struct net_vhost vhost;
+
+	_Atomic bool link_up;  /* the back end's own: a socket's peer is there */
+	_Atomic bool link_set; /* set_link of the monitor; starts true */
+	const struct net_peer *peer;
+	struct net_filter *filters;
+	struct netdev *next; /* the owner's list */
+};
+
+/* opts: "type", "id" and the type's own (net/types.h has the table). */
+struct netdev *net_new(struct evloop *main_loop, struct opts *opts, struct error **err);
+/* Detached. NULL is allowed. */
+void net_free(struct netdev *nd);
+
+/* ---- for front ends ---- */
+
+/* Takes the back end: peer is borrowed; queue i runs on loops[i], pairs of them (at most
+ * nd->queues). Fails if it is taken. Main thread, nothing running yet on those loops for nd. */
+bool net_attach(struct netdev *nd, const struct net_peer *peer, struct evloop *const *loops,
+		unsigned pairs, struct error **err);
+/* Called while the loops stand still or are the caller's. */
+void net_detach(struct netdev *nd);
+
+/* As ops->send(); with the link down all packets are taken and lost. */
+unsigned net_send(struct netdev *nd, unsigned queue, const struct net_packet *pkts, unsigned n);
+void net_receive_ready(struct netdev *nd, unsigned queue);
+bool net_set_queues(struct netdev *nd, unsigned pairs);
+/* bytes 0 or at most vnet_hdr_max. */
+void net_set_vnet_hdr(struct netdev *nd, unsigned bytes);
+bool net_set_offloads(struct netdev *nd, unsigned offloads);
+/* What the guest's card should say: both ends are up. */
+static inline bool net_link(const struct netdev *nd)
+{
+	return nd->link_up && nd->link_set;
+}
+
+/* ---- for back ends ---- */
+
+void netdev_init(struct netdev *nd, const struct netdev_ops *ops, const char *id, unsigned queues);
+void netdev_destroy(struct netdev *nd);
+/* Queue's loop. None while the link is down, nobody is attached, or the guest has no buffers: then
+ * the back end waits for ops->receive_ready(). */
+unsigned net_receive_buffers(struct net_queue *q, struct net_packet *pkts, unsigned n);
+void net_received(struct net_queue *q, const struct net_packet *pkts, unsigned n);
+/* For back ends that have the packet already: copies it. False: no room now; receive_ready() will
+ * come. */
+bool net_receive_copy(struct net_queue *q, const struct iovec *iov, unsigned iovcnt);
+void net_writable(struct net_queue *q);
+/* Main thread. */
+void net_link_changed(struct netdev *nd, bool up);
+
+/* ---- monitor and QMP; main thread ---- */
+
+void net_set_link(struct netdev *nd, bool up);
+char *net_info(struct netdev *nd);
+
+/* ---- filters: what sees every packet (filter-dump) ---- */
+
+struct net_filter {
+	/* Called on the queue's loop, maybe of several queues at once. hdr: how many bytes of the
+	 * packet are virtio header. */
+	void (*packet)(struct net_filter *f, bool to_guest, const struct net_packet *pkt,
+		       unsigned hdr);
+	void *opaque;
+	struct net_filter *next;
+};
+/* Main thread, while the back end is not attached, or its loops stand still. */
+void net_filter_add(struct netdev *nd, struct net_filter *f);
+void net_filter_del(struct netdev *nd, struct net_filter *f);
+
+#endif

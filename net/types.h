@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The kinds of network back end: one descriptor each, all of them in the array of types.c, which
+ * feeds -netdev, -nic, netdev_add and the manual. Main thread.
+ */
+#ifndef NET_TYPES_H
+#define NET_TYPES_H
+
+#include "net/net.h"
+
+struct net_option {
+	const char *name;  /* "hostfwd" */
+	const char *value; /* "[tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport" */
+	const char *help;
+	bool repeats; /* may be given several times */
+};
+
+struct net_type {
+	const char *name;		  /* "user" */
+	const char *help;		  /* one line */
+	const struct net_option *options; /* ends with a NULL name */
+	/* opts holds options of the table alone. NULL and an error, or a back end that is the
+	 * caller's. */
+	struct netdev *(*create)(struct evloop *main_loop, const char *id, struct opts *opts,
+				 struct error **err);
+};
+
+extern const struct net_type *const net_types[]; /* ends with NULL */
+
+#endif
