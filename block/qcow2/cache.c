@@ -69,7 +69,8 @@ bool qcache_init(struct qcache *c, struct qcow2 *s, bool is_refcount, uint64_t b
 {
 	c->s = s;
 	c->is_refcount = is_refcount;
-	c->max = MAX(bytes / s->slice_size, UINT64_C(8));
+	c->slice_size = UINT64_C(1) << c->slice_bits;
+	c->max = MAX(bytes / c->slice_size, UINT64_C(8));
 	for (c->buckets = 16; c->buckets < c->max && c->buckets < 4096;)
 		c->buckets *= 2;
 	c->hash = calloc(c->buckets, sizeof(*c->hash));
@@ -98,7 +99,7 @@ static struct qslice *new_slice(struct qcache *c)
 
 	if (!e)
 		return NULL;
-	if (posix_memalign((void **)&e->data, 4096, c->s->slice_size)) {
+	if (posix_memalign((void **)&e->data, 4096, c->slice_size)) {
 		free(e);
 		return NULL;
 	}
@@ -153,6 +154,8 @@ int qcache_get(struct qcache *c, uint64_t offset, struct waiter *w, struct qslic
 	struct qslice *e = lookup(c, offset), **head;
 	int ret;
 
+	if (e)
+		e->used = true;
 	if (e && e->ready) {
 		if (e != c->newest) {
 			unlink_age(c, e);
@@ -166,13 +169,14 @@ int qcache_get(struct qcache *c, uint64_t offset, struct waiter *w, struct qslic
 		if (!e)
 			return ret;
 		e->offset = offset;
+		e->used = true;
 		head = bucket(c, offset);
 		e->hash_next = *head;
 		*head = e;
 		unlink_age(c, e);
 		link_newest(c, e);
 		block_tell(s->file, c->is_refcount ? BLOCK_EV_REFBLOCK_LOAD : BLOCK_EV_L2_LOAD);
-		qcow2_file_io(s, e->req, BLOCK_READ, offset, &e->iov, e->data, s->slice_size);
+		qcow2_file_io(s, e->req, BLOCK_READ, offset, &e->iov, e->data, c->slice_size);
 	}
 	waitq_add(&e->waiters, w);
 	return -EAGAIN;
@@ -193,7 +197,7 @@ void qcache_dirty(struct qslice *e)
 
 void qcache_forget(struct qcache *c, uint64_t cluster)
 {
-	for (uint64_t at = 0; at < c->s->cluster_size; at += c->s->slice_size) {
+	for (uint64_t at = 0; at < c->s->cluster_size; at += c->slice_size) {
 		struct qslice *e = lookup(c, cluster + at);
 
 		if (e && e->ready && !e->dirty && !e->writing)
@@ -217,27 +221,40 @@ void qcache_clear(struct qcache *c)
 
 bool qcache_overlaps(struct qcache *c, uint64_t offset, uint64_t bytes)
 {
-	uint64_t at = ALIGN_DOWN(offset, c->s->slice_size), end = offset + bytes;
+	uint64_t at = ALIGN_DOWN(offset, c->slice_size), end = offset + bytes;
 
 	/* A large write may be longer than the cache. */
-	if ((end - at) / c->s->slice_size > c->count) {
+	if ((end - at) / c->slice_size > c->count) {
 		for (struct qslice *e = c->newest; e; e = e->older)
-			if (e->offset && ranges_overlap(e->offset, c->s->slice_size, offset, bytes))
+			if (e->offset && ranges_overlap(e->offset, c->slice_size, offset, bytes))
 				return true;
 		return false;
 	}
-	for (; at < end; at += c->s->slice_size)
+	for (; at < end; at += c->slice_size)
 		if (lookup(c, at))
 			return true;
 	return false;
 }
 
-bool qcache_has(struct qcache *c, uint64_t cluster)
+void qcache_clean(struct qcache *c)
 {
-	for (uint64_t at = 0; at < c->s->cluster_size; at += c->s->slice_size)
-		if (lookup(c, cluster + at))
-			return true;
-	return false;
+	struct qslice *e, *next;
+
+	for (e = c->oldest; e; e = next) {
+		bool idle = !e->offset || (e->ready && !e->used && !e->dirty && !e->writing);
+
+		next = e->newer;
+		e->used = false;
+		if (!idle)
+			continue;
+		if (e->offset)
+			empty(c, e);
+		unlink_age(c, e);
+		free(e->req);
+		free(e->data);
+		free(e);
+		c->count--;
+	}
 }
 
 void qcache_write(struct qslice *e)
@@ -249,7 +266,8 @@ void qcache_write(struct qslice *e)
 	e->writing = true;
 	block_tell(s->file,
 		   e->cache->is_refcount ? BLOCK_EV_REFBLOCK_UPDATE : BLOCK_EV_L2_UPDATE);
-	qcow2_file_io(s, e->req, BLOCK_WRITE, e->offset, &e->iov, e->data, s->slice_size);
+	qcow2_file_io(s, e->req, BLOCK_WRITE, e->offset, &e->iov, e->data,
+		      e->cache->slice_size);
 }
 
 static void slice_written(struct qcow2 *s, struct qslice *e, int ret)

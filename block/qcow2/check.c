@@ -584,6 +584,7 @@ static int reload(struct check *c)
 	free(s->reftable);
 	free(s->reftable_dirty);
 	s->reftable = table;
+	qcow2_guard_drop(s);
 	s->reftable_dirty = dirty;
 	s->reftable_size = entries;
 	s->free_hint = 1;

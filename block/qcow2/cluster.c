@@ -8,45 +8,6 @@
 
 #include "block/qcow2/qcow2.h"
 
-/* The table of snapshots and their L1 tables. */
-static bool in_snapshots(const struct qcow2 *s, uint64_t host, uint64_t bytes)
-{
-	const struct qsnapshots *t = &s->snapshots;
-
-	if (ranges_overlap(host, bytes, s->h.snapshots_offset, t->bytes))
-		return true;
-	for (unsigned i = 0; i < t->count; i++)
-		if (ranges_overlap(host, bytes, t->more[i].l1_offset,
-				   t->more[i].l1_size * UINT64_C(8)))
-			return true;
-	return false;
-}
-
-bool qcow2_host_ok(const struct qcow2 *s, uint64_t host, uint64_t bytes)
-{
-	return qcow2_tables_ok(s, host, bytes) &&
-	       (!s->snapshots.count || !in_snapshots(s, host, bytes));
-}
-
-bool qcow2_data_ok(struct qcow2 *s, uint64_t host, uint64_t bytes)
-{
-	if (s->external ||
-	    (qcow2_host_ok(s, host, bytes) && !qcache_overlaps(&s->l2, host, bytes) &&
-	     !qcache_overlaps(&s->refcounts, host, bytes)))
-		return true;
-	qcow2_mark_corrupt(s, "Preventing invalid write on metadata at offset 0x%llx",
-			   (unsigned long long)host);
-	return false;
-}
-
-bool qcow2_tables_ok(const struct qcow2 *s, uint64_t host, uint64_t bytes)
-{
-	return host >= s->cluster_size &&
-	       !ranges_overlap(host, bytes, s->h.l1_offset, (uint64_t)s->h.l1_size * 8) &&
-	       !ranges_overlap(host, bytes, s->h.reftable_offset,
-			       (uint64_t)s->h.reftable_clusters << s->cluster_bits);
-}
-
 enum qtype qcow2_entry_type(const struct qcow2 *s, uint64_t entry)
 {
 	if (entry & L2_COMPRESSED)
@@ -89,10 +50,10 @@ static bool table_offset(struct qcow2 *s, uint64_t l1_index, uint64_t *table)
 static int get_slice(struct qcow2 *s, uint64_t table, uint64_t l2_index, struct waiter *w,
 		     struct qslice **e, unsigned *index)
 {
-	unsigned bits = s->slice_bits - s->entry_bits;
+	unsigned bits = s->l2.slice_bits - s->entry_bits;
 
 	*index = l2_index & ((1u << bits) - 1);
-	return qcache_get(&s->l2, table + (l2_index >> bits << s->slice_bits), w, e);
+	return qcache_get(&s->l2, table + (l2_index >> bits << s->l2.slice_bits), w, e);
 }
 
 /* Whether a cluster of data may lie there. */
@@ -124,7 +85,7 @@ int qcow2_map(struct qcow2 *s, uint64_t offset, uint64_t bytes, struct waiter *w
 {
 	uint64_t cluster = offset >> s->cluster_bits, in = offset & (s->cluster_size - 1);
 	uint64_t l1_index = cluster >> s->l2_bits, table, entry, last, left;
-	unsigned index, end = 1u << (s->slice_bits - s->entry_bits);
+	unsigned index, end = 1u << (s->l2.slice_bits - s->entry_bits);
 	struct qslice *e;
 	int ret;
 
@@ -177,17 +138,18 @@ static void table_written(struct qcow2 *s, int ret)
 	struct qjob *job = &s->job;
 
 	if (ret) {
-		qcow2_free_later(s, job->host, 1);
+		qcow2_free_later(s, job->host, 1, QFREE_OTHER);
 		qcow2_job_end(s, ret);
 		return;
 	}
 	if (!qcow2_job_thawed(s, table_written))
 		return;
 	s->l1[job->index] = job->host | ENTRY_COPIED;
+	qcow2_guard_add(s, job->host, job->index, false);
 	s->l1_dirty[job->index / 64] = 1;
 	s->any_l1_dirty = true;
 	if (job->old)
-		qcow2_free_later(s, job->old, 1);
+		qcow2_free_later(s, job->old, 1, QFREE_OTHER);
 	qcow2_job_end(s, 0);
 }
 
@@ -255,7 +217,7 @@ int qcow2_own_slice(struct qcow2 *s, uint64_t offset, struct waiter *w, struct q
 	return get_slice(s, table, cluster & ((UINT64_C(1) << s->l2_bits) - 1), w, out, index);
 }
 
-void qcow2_let_go(struct qcow2 *s, uint64_t entry)
+void qcow2_let_go(struct qcow2 *s, uint64_t entry, enum qfree_kind kind)
 {
 	uint64_t offset, bytes, first, last;
 
@@ -264,7 +226,7 @@ void qcow2_let_go(struct qcow2 *s, uint64_t entry)
 		qcow2_compressed_range(s, entry, &offset, &bytes);
 		first = qcow2_cluster_start(s, offset);
 		last = qcow2_cluster_start(s, offset + bytes - 1);
-		qcow2_free_later(s, first, ((last - first) >> s->cluster_bits) + 1);
+		qcow2_free_later(s, first, ((last - first) >> s->cluster_bits) + 1, kind);
 		if (s->inflated == entry)
 			s->inflated = 0;
 		break;
@@ -272,7 +234,7 @@ void qcow2_let_go(struct qcow2 *s, uint64_t entry)
 	case Q_ZERO_ALLOC:
 		if (s->external)
 			break; /* not counted, and not reused */
-		qcow2_free_later(s, entry & ENTRY_OFFSET, 1);
+		qcow2_free_later(s, entry & ENTRY_OFFSET, 1, kind);
 		break;
 	default:
 		break;

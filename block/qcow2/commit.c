@@ -6,6 +6,7 @@
  *   frozen:  sync, refcount table -> refcounts -> sync -> L2 slices, L1
  *   then:    sync -> clusters let go before the freeze lose their refcount
  *
+ * With lazy refcounts (lazy.c) nothing is done before the L2 slices but the sync.
  * A step with nothing to write is left out, and so is a sync with no write since the last one.
  */
 #include <errno.h>
@@ -15,10 +16,16 @@
 
 static void step_on(struct qcow2 *s);
 
+/* Refcounts can wait. */
+static bool is_lazy(const struct qcow2 *s)
+{
+	return s->lazy && !s->full_commit && (s->h.incompatible & QCOW2_INCOMPAT_DIRTY);
+}
+
 bool qcow2_is_dirty(const struct qcow2 *s)
 {
-	return s->any_l1_dirty || s->any_reftable_dirty || s->l2.dirty || s->refcounts.dirty ||
-	       s->frees->count || s->step != COMMIT_IDLE;
+	return s->any_l1_dirty || s->l2.dirty || s->frees->count || s->step != COMMIT_IDLE ||
+	       ((s->any_reftable_dirty || s->refcounts.dirty) && !is_lazy(s));
 }
 
 static void thaw(struct qcow2 *s)
@@ -34,7 +41,8 @@ static void commit_failed(struct qcow2 *s, int ret)
 	/* Not yet durable, so not yet free: back to the list. They were taken from it, so that as
 	 * many fit as are not there by now; what does not fit leaks. */
 	for (unsigned i = 0; i < s->freeing->count; i++)
-		qcow2_free_later(s, s->freeing->items[i].offset, s->freeing->items[i].clusters);
+		qcow2_free_later(s, s->freeing->items[i].offset, s->freeing->items[i].clusters,
+				 s->freeing->items[i].kind);
 	s->freeing->count = 0;
 	thaw(s);
 	waitq_move(&s->runq, &s->commit_now, ret);
@@ -191,7 +199,7 @@ static bool free_one(struct qcow2 *s)
 	if (!ret)
 		ret = qcow2_refcount_lower(s, offset >> s->cluster_bits, &s->freeing_waiter, true,
 					   &left);
-	if (!ret && !left && s->pass_discard && s->freeing_discarded != offset) {
+	if (!ret && !left && (s->pass_discard & 1u << f->kind) && s->freeing_discarded != offset) {
 		qcow2_file_io(s, s->commit_req, BLOCK_DISCARD, offset, NULL, NULL, s->cluster_size);
 		return false;
 	}
@@ -229,7 +237,9 @@ static void step_on(struct qcow2 *s)
 		case COMMIT_IDLE:
 			return;
 		case COMMIT_TABLE_SYNC:
-			if (s->any_reftable_dirty && start_sync(s))
+			if (is_lazy(s))
+				s->step = COMMIT_REFCOUNTS;
+			else if (s->any_reftable_dirty && start_sync(s))
 				return;
 			break;
 		case COMMIT_TABLE:
@@ -281,15 +291,15 @@ bool qcow2_frees_room(const struct qcow2 *s, unsigned items)
 	return s->frees->count + items + s->freeing->count <= QCOW2_FREES;
 }
 
-void qcow2_free_later(struct qcow2 *s, uint64_t offset, uint64_t clusters)
+void qcow2_free_later(struct qcow2 *s, uint64_t offset, uint64_t clusters, enum qfree_kind kind)
 {
 	struct qfree_list *l = s->frees;
 	struct qfree *last = l->count ? &l->items[l->count - 1] : NULL;
 
-	if (last && last->offset + (last->clusters << s->cluster_bits) == offset)
+	if (last && last->kind == kind && last->offset + (last->clusters << s->cluster_bits) == offset)
 		last->clusters += clusters;
 	else if (l->count < QCOW2_FREES)
-		l->items[l->count++] = (struct qfree){offset, clusters};
+		l->items[l->count++] = (struct qfree){offset, clusters, kind};
 }
 
 struct sync_wait {
@@ -302,7 +312,7 @@ static void sync_wake(struct waiter *w)
 	container_of(w, struct sync_wait, waiter)->done = true;
 }
 
-int qcow2_commit_sync(struct qcow2 *s)
+static int commit_all(struct qcow2 *s)
 {
 	/* Frees of one commit make refcounts dirty for the next. */
 	for (int round = 0; round < 4; round++) {
@@ -319,4 +329,17 @@ int qcow2_commit_sync(struct qcow2 *s)
 			return wait.waiter.error;
 	}
 	return 0;
+}
+
+int qcow2_commit_sync(struct qcow2 *s)
+{
+	int ret;
+
+	/* A lazy one that is under way would not count as full. */
+	while (s->step != COMMIT_IDLE)
+		evloop_run_once(s->node->loop, -1);
+	s->full_commit = true;
+	ret = commit_all(s);
+	s->full_commit = false;
+	return ret;
 }

@@ -2,8 +2,7 @@
 /*
  * Opening and closing qcow2 images, and the driver's table.
  *
- * Options: cache-size, l2-cache-size, refcount-cache-size (bytes, QEMU's meanings and defaults),
- * pass-discard-request (default: as discard=). Main thread, on a private loop; then the node's.
+ * Main thread, on a private loop; then the node's.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -15,7 +14,7 @@
 #include "block/qcow2/snapshot.h"
 #include "vmm/core/log.h"
 
-enum { L2_CACHE_MAX = 32 << 20, REFCOUNT_CACHE = 256 << 10, BUF_BYTES = 4 << 20 };
+enum { BUF_BYTES = 4 << 20 };
 
 struct block_req *qcow2_file_req(struct qcow2 *s, void (*done)(struct block_req *req, int ret),
 				 void *ctx)
@@ -151,8 +150,6 @@ static bool read_header(struct qcow2 *s, struct error **err)
 		return false;
 	s->cluster_bits = s->h.cluster_bits;
 	s->cluster_size = UINT64_C(1) << s->cluster_bits;
-	s->slice_bits = MIN(s->cluster_bits, 12u);
-	s->slice_size = UINT64_C(1) << s->slice_bits;
 	s->extended = s->h.incompatible & QCOW2_INCOMPAT_EXTL2;
 	s->entry_bits = s->extended ? 4 : 3;
 	s->l2_bits = s->cluster_bits - s->entry_bits;
@@ -164,43 +161,6 @@ static bool read_header(struct qcow2 *s, struct error **err)
 	block_tell(s->file, BLOCK_EV_REFTABLE_LOAD);
 	return read_table(s, "refcount table", s->h.reftable_offset, s->reftable_size, &s->reftable,
 			  &s->reftable_dirty, err);
-}
-
-static bool cache_options(struct qcow2 *s, struct opts *opts, struct error **err)
-{
-	bool both = opts_has(opts, "cache-size");
-	uint64_t needed = div_round_up(s->h.size, s->cluster_size) << s->entry_bits;
-	uint64_t total = 0, l2 = MIN(needed, (uint64_t)L2_CACHE_MAX), refs = REFCOUNT_CACHE;
-
-	if (!opts_get_size(opts, "cache-size", 1, &total, err))
-		return false;
-	if (both && opts_has(opts, "l2-cache-size") && opts_has(opts, "refcount-cache-size")) {
-		error_set(err,
-			  "cache-size, l2-cache-size and refcount-cache-size may not be set at "
-			  "the same time");
-		return false;
-	}
-	if (!opts_get_size(opts, "l2-cache-size", 1, &l2, err) ||
-	    !opts_get_size(opts, "refcount-cache-size", 1, &refs, err))
-		return false;
-	if (both && (l2 > total || refs > total) &&
-	    (opts_has(opts, "l2-cache-size") || opts_has(opts, "refcount-cache-size"))) {
-		error_set(err, "l2-cache-size and refcount-cache-size may not exceed cache-size");
-		return false;
-	}
-	if (both && opts_has(opts, "l2-cache-size"))
-		refs = total - l2;
-	else if (both)
-		l2 = MIN(total > refs ? total - refs : 0, MAX(needed, UINT64_C(1)));
-	/* More than the whole image is never used. */
-	l2 = MIN(l2, ALIGN_UP(needed, s->slice_size) +
-			     div_round_up(needed, s->cluster_size) * s->slice_size);
-	refs = MIN(refs, (uint64_t)s->reftable_size << s->cluster_bits);
-	if (!qcache_init(&s->l2, s, false, l2) || !qcache_init(&s->refcounts, s, true, refs)) {
-		error_set(err, "Could not allocate metadata caches");
-		return false;
-	}
-	return true;
 }
 
 static void run_work(void *opaque)
@@ -269,9 +229,7 @@ static bool qcow2_open(struct block_node *node, const struct block_open *how, st
 
 	s->node = node;
 	s->file = node->file;
-	s->pass_discard = !node->ignore_discard;
-	if (!read_header(s, err) || !cache_options(s, opts, err) ||
-	    !opts_get_bool(opts, "pass-discard-request", &s->pass_discard, err) ||
+	if (!read_header(s, err) || !qcow2_read_options(s, opts, err) ||
 	    !qcow2_inflate_init(s, err) || !init_state(s, err))
 		return false;
 	if (qcow2_snapshots_read(s, err)) {
@@ -292,6 +250,11 @@ static bool qcow2_open(struct block_node *node, const struct block_open *how, st
 	s->opened = true;
 	if (!node->read_only && !prepare_writing(s, how, err))
 		return false;
+	if (qcow2_overlap_read_snapshots(s)) {
+		error_set(err, "Could not read the snapshots' tables");
+		return false;
+	}
+	qcow2_clean_arm(s, node->loop);
 	return block_open_backing(node, how, opts, err);
 }
 
@@ -303,7 +266,7 @@ static void qcow2_close(struct block_node *node)
 	int ret;
 
 	if (s->opened && !node->read_only && !s->broken) {
-		ret = qcow2_commit_sync(s);
+		ret = qcow2_mark_clean(s);
 		if (ret)
 			log_error("qcow2: could not write the metadata of '%s': %s", node->filename,
 				  strerror(-ret));
@@ -341,6 +304,10 @@ static void qcow2_close(struct block_node *node)
 	free(s->reftable);
 	free(s->reftable_dirty);
 	qcow2_snapshots_free(s);
+	qcow2_guard_drop(s);
+	free(s->inactive_l2);
+	s->inactive_l2 = NULL;
+	qcow2_clean_cancel(s);
 	s->opened = false;
 }
 
@@ -352,6 +319,8 @@ static void qcow2_attach(struct block_node *node, struct evloop *loop)
 		pool_attach(s->pack_pool, loop);
 	if (s->commit_wanted)
 		qcow2_run_soon(s);
+	if (s->opened)
+		qcow2_clean_arm(s, loop);
 }
 
 static void qcow2_detach(struct block_node *node)
@@ -360,6 +329,7 @@ static void qcow2_detach(struct block_node *node)
 
 	if (s->opened)
 		evloop_unpost(node->loop, &s->run_work);
+	qcow2_clean_cancel(s);
 	if (s->pack_pool)
 		pool_detach(s->pack_pool);
 }

@@ -92,7 +92,7 @@ static enum qstep link_step(struct qreq *q)
 	if (ret)
 		return qreq_wait_or_end(q, ret);
 	p = e->data + ((size_t)index << s->entry_bits);
-	qcow2_let_go(s, load_be64(p));
+	qcow2_let_go(s, load_be64(p), QFREE_OTHER);
 	if (s->extended)
 		store_be64(p + 8, 0);
 	store_be64(p, L2_COMPRESSED | sectors << shift | q->pack->at);
@@ -163,7 +163,7 @@ static enum qstep place_step(struct qreq *q)
 		return qreq_wait_or_end(q, ret);
 	/* The entry has fewer bits for the place than a plain one. */
 	if ((host + s->cluster_size) >> (62 - (s->cluster_bits - 8))) {
-		qcow2_free_later(s, host, 1);
+		qcow2_free_later(s, host, 1, QFREE_OTHER);
 		return qreq_end(q, -EFBIG);
 	}
 	q->host = host;

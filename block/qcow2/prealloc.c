@@ -80,7 +80,7 @@ static int write_zeroes(struct block_node *node, uint64_t bytes)
 int qcow2_preallocate(struct block_node *node, bool full)
 {
 	struct qcow2 *s = node->opaque;
-	uint64_t per_slice = UINT64_C(1) << (s->slice_bits - s->entry_bits);
+	uint64_t per_slice = UINT64_C(1) << (s->l2.slice_bits - s->entry_bits);
 	uint64_t clusters = div_round_up(s->h.size, s->cluster_size), n;
 	int ret = 0;
 

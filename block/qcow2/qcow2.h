@@ -15,6 +15,8 @@
  *   check.c     finding and repairing leaks and corruptions
  *   counts.c    refcounts in bulk; snapshot.c, snapshot_table.c: snapshots
  *   subcluster.c  extended L2 entries
+ *   options.c   options of an open image; overlap.c: tables that nothing may be written over
+ *   lazy.c      lazy refcounts
  *   data_file.c the guest's bytes in a file of their own
  *   prealloc.c  preallocation; resize.c: growing and shrinking; amend.c: changing the header
  *
@@ -83,8 +85,9 @@ struct qcache;
 
 struct qslice {
 	uint64_t offset; /* in the file; 0: holds nothing */
-	uint8_t *data;	 /* s->slice_size bytes */
+	uint8_t *data;	 /* cache->slice_size bytes */
 	bool ready, dirty, writing;
+	bool used; /* since the cache was cleaned */
 	bool in_commit; /* a commit waits for its write */
 	struct qslice *hash_next, *older, *newer;
 	struct qcache *cache;
@@ -96,6 +99,8 @@ struct qslice {
 struct qcache {
 	struct qcow2 *s;
 	bool is_refcount;
+	unsigned slice_bits; /* set before qcache_init() */
+	uint64_t slice_size;
 	unsigned count, max, dirty;
 	unsigned buckets; /* a power of two */
 	struct qslice **hash;
@@ -103,9 +108,12 @@ struct qcache {
 	struct waitq crowded; /* no slice can be let go right now */
 };
 
+/* Why a cluster was let go: which of the pass-discard options it concerns. */
+enum qfree_kind { QFREE_REQUEST, QFREE_SNAPSHOT, QFREE_OTHER };
 struct qfree {
 	uint64_t offset;
 	uint64_t clusters;
+	enum qfree_kind kind;
 };
 enum { QCOW2_FREES = 4096 };
 struct qfree_list {
@@ -171,10 +179,9 @@ struct qcow2 {
 	struct qcow2_header h;
 	uint8_t header[512]; /* as on the disk */
 	uint64_t cluster_size;
-	unsigned cluster_bits, slice_bits, l2_bits, block_bits; /* entries: 2^bits */
+	unsigned cluster_bits, l2_bits, block_bits; /* entries: 2^bits */
 	unsigned entry_bits; /* an L2 entry is 2^entry_bits bytes: 8, or 16 if it is extended */
 	bool extended;
-	uint64_t slice_size;
 	bool broken; /* marked corrupt while open: everything fails */
 	bool opened;
 	struct block_req *mark_req;
@@ -236,7 +243,32 @@ struct qcow2 {
 	struct pool *pack_pool; /* from the first one on */
 	struct qpack *packs;	/* idle */
 
-	bool pass_discard;
+	unsigned pass_discard; /* 1 << enum qfree_kind */
+	unsigned overlap;      /* OVERLAP_* */
+	struct qguard *guard;  /* overlap.c's, or NULL */
+	uint64_t *inactive_l2, inactive_l2_count;
+	bool lazy;   /* refcounts wait for the image's end */
+	bool marked; /* by us: the dirty bit, for that */
+	bool full_commit; /* writes them all the same */
+	uint64_t clean_ns;
+	struct ev_timer clean_timer;
+};
+
+enum {
+	OVERLAP_HEADER = 1 << 0,
+	OVERLAP_ACTIVE_L1 = 1 << 1,
+	OVERLAP_ACTIVE_L2 = 1 << 2,
+	OVERLAP_REFTABLE = 1 << 3,
+	OVERLAP_REFBLOCK = 1 << 4,
+	OVERLAP_SNAPSHOTS = 1 << 5,
+	OVERLAP_INACTIVE_L1 = 1 << 6,
+	OVERLAP_INACTIVE_L2 = 1 << 7,
+	OVERLAP_BITMAP_DIR = 1 << 8,
+	OVERLAP_CONSTANT = OVERLAP_HEADER | OVERLAP_ACTIVE_L1 | OVERLAP_REFTABLE |
+			   OVERLAP_SNAPSHOTS | OVERLAP_BITMAP_DIR,
+	OVERLAP_CACHED =
+		OVERLAP_CONSTANT | OVERLAP_ACTIVE_L2 | OVERLAP_REFBLOCK | OVERLAP_INACTIVE_L1,
+	OVERLAP_ALL = OVERLAP_CACHED | OVERLAP_INACTIVE_L2,
 };
 
 /* One cluster being compressed, with what the compressor keeps between clusters. */
@@ -276,7 +308,8 @@ void qcache_forget(struct qcache *c, uint64_t cluster);
 void qcache_clear(struct qcache *c);
 /* Whether it has a table's slice there. */
 bool qcache_overlaps(struct qcache *c, uint64_t offset, uint64_t bytes);
-bool qcache_has(struct qcache *c, uint64_t cluster);
+/* Frees what was not used since the last time. */
+void qcache_clean(struct qcache *c);
 void qcache_write(struct qslice *e);
 /* Starts writing all that is dirty; how many. Each end calls qcow2_commit_written(). */
 unsigned qcache_write_all(struct qcache *c);
@@ -308,13 +341,36 @@ void qcow2_compressed_range(const struct qcow2 *s, uint64_t entry, uint64_t *off
 			    uint64_t *bytes);
 enum qtype qcow2_entry_type(const struct qcow2 *s, uint64_t entry);
 /* Puts what entry refers to on the list; qcow2_frees_room() was asked before. */
-void qcow2_let_go(struct qcow2 *s, uint64_t entry);
-/* Whether something else than the L1 or refcount table may lie there; or than any table that is
- * known without reading; or whether a guest's bytes may be written there, else the image is marked
- * corrupt. */
+void qcow2_let_go(struct qcow2 *s, uint64_t entry, enum qfree_kind kind);
+
+/* overlap.c */
+bool qcow2_overlap_options(struct qcow2 *s, struct opts *opts, struct error **err);
+/* Whether something else than the L1 or refcount table may lie there, or than snapshots' as well;
+ * whatever the options say. */
 bool qcow2_tables_ok(const struct qcow2 *s, uint64_t host, uint64_t bytes);
-bool qcow2_data_ok(struct qcow2 *s, uint64_t host, uint64_t bytes);
 bool qcow2_host_ok(const struct qcow2 *s, uint64_t host, uint64_t bytes);
+/* Whether it overlaps a table that overlap-check protects. */
+bool qcow2_overlaps(struct qcow2 *s, uint64_t host, uint64_t bytes);
+/* Whether a guest's bytes may be written there, else the image is marked corrupt. */
+bool qcow2_data_ok(struct qcow2 *s, uint64_t host, uint64_t bytes);
+/* A new L2 table or refcount block; or many have changed. */
+void qcow2_guard_add(struct qcow2 *s, uint64_t host, uint32_t index, bool refcounts);
+void qcow2_guard_drop(struct qcow2 *s);
+/* Snapshots came or went; waits. */
+int qcow2_overlap_read_snapshots(struct qcow2 *s);
+
+/* options.c */
+bool qcow2_read_options(struct qcow2 *s, struct opts *opts, struct error **err);
+void qcow2_clean_arm(struct qcow2 *s, struct evloop *loop);
+void qcow2_clean_cancel(struct qcow2 *s);
+
+/* lazy.c */
+/* Whether the image must be marked dirty before clusters are given out; marks it, which makes w
+ * wait: -EAGAIN. */
+bool qcow2_needs_mark(const struct qcow2 *s);
+int qcow2_mark_dirty(struct qcow2 *s, struct waiter *w);
+/* Writes everything, and takes the mark off; waits. */
+int qcow2_mark_clean(struct qcow2 *s);
 
 /* subcluster.c: images with extended L2 entries */
 int qsub_map(struct qcow2 *s, const struct qslice *e, unsigned index, uint64_t offset,
@@ -331,7 +387,7 @@ void qcow2_commit_data_synced(struct qcow2 *s, int ret);
 bool qcow2_is_dirty(const struct qcow2 *s);
 void qcow2_commit_written(struct qcow2 *s, int ret);
 bool qcow2_frees_room(const struct qcow2 *s, unsigned items);
-void qcow2_free_later(struct qcow2 *s, uint64_t offset, uint64_t clusters);
+void qcow2_free_later(struct qcow2 *s, uint64_t offset, uint64_t clusters, enum qfree_kind kind);
 int qcow2_commit_sync(struct qcow2 *s); /* waits; for open, close, tools */
 
 /* data_file.c */

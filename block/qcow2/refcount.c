@@ -61,7 +61,7 @@ void refcount_set(uint8_t *block, unsigned order, uint64_t index, uint64_t value
 static int get_slice(struct qcow2 *s, uint64_t cluster, struct waiter *w, struct qslice **e,
 		     uint64_t *index)
 {
-	unsigned slice_entry_bits = s->slice_bits + 3 - s->h.refcount_order;
+	unsigned slice_entry_bits = s->refcounts.slice_bits + 3 - s->h.refcount_order;
 	uint64_t block, in_block = cluster & ((UINT64_C(1) << s->block_bits) - 1), offset;
 
 	block = cluster >> s->block_bits;
@@ -74,7 +74,7 @@ static int get_slice(struct qcow2 *s, uint64_t cluster, struct waiter *w, struct
 		return -EIO;
 	}
 	*index = in_block & ((UINT64_C(1) << slice_entry_bits) - 1);
-	return qcache_get(&s->refcounts, offset + (in_block >> slice_entry_bits << s->slice_bits),
+	return qcache_get(&s->refcounts, offset + (in_block >> slice_entry_bits << s->refcounts.slice_bits),
 			  w, e);
 }
 
@@ -137,6 +137,7 @@ static void block_written(struct qcow2 *s, int ret)
 	if (!qcow2_job_thawed(s, block_written))
 		return;
 	s->reftable[s->job.index] = s->job.host;
+	qcow2_guard_add(s, s->job.host, s->job.index, true);
 	s->reftable_dirty[s->job.index / 64] = 1;
 	s->any_reftable_dirty = true;
 	s->fresh = MAX(s->fresh, s->job.host + s->cluster_size);
@@ -210,7 +211,8 @@ static void table_switched(struct qcow2 *s, int ret)
 	s->h.reftable_offset = load_be64(s->header + QCOW2_OFF_REFTABLE);
 	s->h.reftable_clusters = job->tables;
 	s->fresh = MAX(s->fresh, job->host + ((job->blocks + job->tables) << s->cluster_bits));
-	qcow2_free_later(s, old_offset, old_clusters);
+	qcow2_guard_drop(s);
+	qcow2_free_later(s, old_offset, old_clusters, QFREE_OTHER);
 	qcow2_job_end(s, 0);
 }
 
@@ -296,7 +298,7 @@ static int grow_table(struct qcow2 *s, struct waiter *w)
 static uint64_t free_run(const struct qcow2 *s, const struct qslice *e, uint64_t index,
 			 uint64_t want)
 {
-	uint64_t end = UINT64_C(1) << (s->slice_bits + 3 - s->h.refcount_order), n = 0;
+	uint64_t end = UINT64_C(1) << (s->refcounts.slice_bits + 3 - s->h.refcount_order), n = 0;
 
 	while (n < want && index + n < end &&
 	       !refcount_get(e->data, s->h.refcount_order, index + n))
@@ -310,8 +312,7 @@ static bool check_run(struct qcow2 *s, uint64_t cluster, uint64_t n)
 	for (uint64_t i = 0; i < n; i++) {
 		uint64_t host = (cluster + i) << s->cluster_bits;
 
-		if (qcow2_host_ok(s, host, s->cluster_size) && !qcache_has(&s->l2, host) &&
-		    !qcache_has(&s->refcounts, host))
+		if (!qcow2_overlaps(s, host, s->cluster_size))
 			continue;
 		qcow2_mark_corrupt(s, "Preventing invalid allocation of metadata at offset 0x%llx",
 				   (unsigned long long)host);
@@ -330,9 +331,11 @@ int qcow2_alloc(struct qcow2 *s, uint64_t want, struct waiter *w, uint64_t *host
 		waitq_add(&s->thawed, w);
 		return -EAGAIN;
 	}
+	if (qcow2_needs_mark(s))
+		return qcow2_mark_dirty(s, w);
 	block_tell(s->file, BLOCK_EV_CLUSTER_ALLOC);
 	for (;;) {
-		uint64_t per_slice = UINT64_C(1) << (s->slice_bits + 3 - s->h.refcount_order);
+		uint64_t per_slice = UINT64_C(1) << (s->refcounts.slice_bits + 3 - s->h.refcount_order);
 
 		if (s->free_hint >= HOST_MAX >> s->cluster_bits)
 			return -EFBIG;

@@ -77,7 +77,7 @@ enum qstep qreq_end(struct qreq *q, int ret)
 	if (q->host_taken) {
 		/* It was never linked. */
 		if (!q->reused)
-			qcow2_free_later(q->s, q->host, q->clusters);
+			qcow2_free_later(q->s, q->host, q->clusters, QFREE_OTHER);
 		q->host_taken = false;
 	}
 	qreq_drop_range(q);

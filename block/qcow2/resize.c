@@ -54,11 +54,11 @@ int qcow2_alloc_now(struct qcow2 *s, uint64_t clusters, uint64_t *host)
 			ret = -EFBIG;
 		if (ret) {
 			if (have)
-				qcow2_free_later(s, *host, have);
+				qcow2_free_later(s, *host, have, QFREE_OTHER);
 			return ret;
 		}
 		if (have && at != *host + (have << s->cluster_bits)) {
-			qcow2_free_later(s, *host, have);
+			qcow2_free_later(s, *host, have, QFREE_OTHER);
 			have = 0;
 		}
 		if (!have)
@@ -90,7 +90,7 @@ static int move_l1(struct qcow2 *s, uint64_t entries, uint64_t size)
 	if (!ret)
 		ret = block_flush(s->file);
 	if (ret) {
-		qcow2_free_later(s, host, bytes >> s->cluster_bits);
+		qcow2_free_later(s, host, bytes >> s->cluster_bits, QFREE_OTHER);
 		goto out;
 	}
 	store_be64(s->header + QCOW2_OFF_SIZE, size);
@@ -107,11 +107,12 @@ static int move_l1(struct qcow2 *s, uint64_t entries, uint64_t size)
 	s->h.l1_offset = host;
 	s->h.l1_size = entries;
 	if (old && old_clusters)
-		qcow2_free_later(s, old, old_clusters);
+		qcow2_free_later(s, old, old_clusters, QFREE_OTHER);
 	free(s->l1);
 	free(s->l1_dirty);
 	s->l1 = table;
 	s->l1_dirty = dirty;
+	qcow2_guard_drop(s);
 	table = NULL;
 	dirty = NULL;
 out:
@@ -159,13 +160,14 @@ static int drop_beyond(struct block_node *node, uint64_t size)
 	uint64_t keep = div_round_up(size, UINT64_C(1) << bits), length = node->length;
 	uint64_t first = ALIGN_UP(size, s->cluster_size);
 	uint64_t end = MIN(keep << bits, (uint64_t)ALIGN_DOWN(INT64_MAX, 512));
-	bool ignored = node->ignore_discard, passed = s->pass_discard;
+	unsigned passed = s->pass_discard;
+	bool ignored = node->ignore_discard;
 	int ret = 0;
 
 	if (first < end && (s->l1[keep - 1] & ENTRY_OFFSET)) {
 		node->length = MAX(length, end);
 		node->ignore_discard = false;
-		s->pass_discard = true;
+		s->pass_discard |= 1 << QFREE_REQUEST;
 		ret = block_discard(node, first, end - first);
 		if (!ret)
 			ret = qcow2_commit_sync(s);

@@ -139,7 +139,7 @@ static int write_list(struct qcow2 *s, unsigned without, uint64_t *offset, uint6
 	if (!ret && clusters)
 		ret = block_pwrite(s->file, *offset, buf, clusters << s->cluster_bits, 0);
 	if (ret && *offset) {
-		qcow2_free_later(s, *offset, clusters);
+		qcow2_free_later(s, *offset, clusters, QFREE_SNAPSHOT);
 		*offset = 0;
 	}
 	free(buf);
@@ -155,13 +155,16 @@ static void put_list(struct qcow2 *s, unsigned count, uint64_t offset)
 
 static int list_switched(struct qcow2 *s, unsigned count, uint64_t offset, uint64_t bytes)
 {
+	int ret;
+
 	if (s->snapshots.bytes)
 		qcow2_free_later(s, s->h.snapshots_offset,
-				 div_round_up(s->snapshots.bytes, s->cluster_size));
+				 div_round_up(s->snapshots.bytes, s->cluster_size), QFREE_SNAPSHOT);
 	s->h.snapshots = count;
 	s->h.snapshots_offset = offset;
 	s->snapshots.bytes = bytes;
-	return qcow2_commit_sync(s);
+	ret = qcow2_commit_sync(s);
+	return ret ? ret : qcow2_overlap_read_snapshots(s);
 }
 
 /* The other file's bytes could not be kept. */
@@ -234,9 +237,9 @@ static int make_snapshot(struct qcow2 *s, const struct block_snapshot *info)
 		ret = share_active(s, &up, entries);
 	} else {
 		if (entries)
-			qcow2_free_later(s, q.l1_offset, l1_clusters(s, entries));
+			qcow2_free_later(s, q.l1_offset, l1_clusters(s, entries), QFREE_SNAPSHOT);
 		if (offset)
-			qcow2_free_later(s, offset, div_round_up(bytes, s->cluster_size));
+			qcow2_free_later(s, offset, div_round_up(bytes, s->cluster_size), QFREE_SNAPSHOT);
 	}
 	if (!ret) {
 		put_dirty(s, false);
@@ -316,7 +319,7 @@ static int drop_snapshot(struct qcow2 *s, unsigned index)
 	if (!ret)
 		ret = block_flush(s->file);
 	forget_caches(s);
-	if (!ret && s->pass_discard)
+	if (!ret && (s->pass_discard & 1 << QFREE_SNAPSHOT))
 		qcounts_discard(&down);
 	if (!ret)
 		ret = list_switched(s, s->snapshots.count, offset, bytes);
@@ -354,6 +357,7 @@ static bool take_l1(struct qcow2 *s, uint64_t *l1, uint64_t entries, uint64_t of
 	free(s->l1);
 	free(s->l1_dirty);
 	s->l1 = l1;
+	qcow2_guard_drop(s);
 	s->l1_dirty = dirty;
 	s->h.l1_size = entries;
 	s->h.l1_offset = offset;
@@ -371,7 +375,7 @@ int qcow2_release(struct qcow2 *s, struct qcounts *down)
 	if (!ret)
 		ret = block_flush(s->file);
 	forget_caches(s);
-	if (!ret && s->pass_discard)
+	if (!ret && (s->pass_discard & 1 << QFREE_SNAPSHOT))
 		qcounts_discard(down);
 	return ret;
 }
@@ -427,7 +431,7 @@ static int go_back(struct qcow2 *s, unsigned index)
 		if (!ret)
 			ret = write_table(s, host, l1, entries);
 		if (ret)
-			qcow2_free_later(s, host, l1_clusters(s, entries));
+			qcow2_free_later(s, host, l1_clusters(s, entries), QFREE_SNAPSHOT);
 	}
 	if (!ret)
 		ret = share_snapshot(s, &up, l1, entries);

@@ -116,7 +116,7 @@ static enum qstep link_step(struct qreq *q)
 		return qreq_wait_or_end(q, ret);
 	bitmap = load_be64(p + 8);
 	if (!q->reused)
-		qcow2_let_go(s, load_be64(p));
+		qcow2_let_go(s, load_be64(p), QFREE_OTHER);
 	bitmap = (bitmap | mask) & ~(mask << SUBS);
 	store_be64(p, q->host | ENTRY_COPIED);
 	store_be64(p + 8, bitmap);
@@ -290,7 +290,7 @@ static enum qstep zero_bits(struct qreq *q)
 	bitmap = load_be64(p + 8);
 	if (mask == UINT32_MAX && !s->external &&
 	    ((entry & L2_COMPRESSED) || (q->req->act_flags & BLOCK_MAY_UNMAP))) {
-		qcow2_let_go(s, entry);
+		qcow2_let_go(s, entry, QFREE_REQUEST);
 		store_be64(p, 0);
 		bitmap = 0;
 	}
@@ -363,7 +363,7 @@ enum qstep qsub_discard(struct qreq *q)
 	ret = at_entry(q, &p, &e);
 	if (ret)
 		return qreq_wait_or_end(q, ret);
-	qcow2_let_go(s, load_be64(p));
+	qcow2_let_go(s, load_be64(p), QFREE_REQUEST);
 	store_be64(p, 0);
 	store_be64(p + 8, s->node->backing ? (uint64_t)UINT32_MAX << SUBS : 0);
 	qcache_dirty(e);

@@ -61,7 +61,7 @@ static enum qstep link_step(struct qreq *q)
 		uint8_t *p = e->data + (index + i) * 8;
 
 		if (!q->reused)
-			qcow2_let_go(s, load_be64(p));
+			qcow2_let_go(s, load_be64(p), QFREE_OTHER);
 		store_be64(p, (q->host + (i << s->cluster_bits)) | ENTRY_COPIED);
 	}
 	qcache_dirty(e);
@@ -284,7 +284,7 @@ static enum qstep change_entries(struct qreq *q, uint64_t (*change)(struct qreq 
 		uint64_t old = load_be64(p), new = change(q, old);
 
 		if (!(new &ENTRY_OFFSET))
-			qcow2_let_go(s, old);
+			qcow2_let_go(s, old, QFREE_REQUEST);
 		store_be64(p, new);
 	}
 	qcache_dirty(e);
@@ -350,7 +350,7 @@ static enum qstep discard_external(struct qreq *q)
 {
 	struct qcow2 *s = q->s;
 
-	if (!s->pass_discard) {
+	if (!(s->pass_discard & 1 << QFREE_REQUEST)) {
 		qreq_advance(q);
 		return STEP_GO;
 	}

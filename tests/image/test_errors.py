@@ -15,7 +15,6 @@ CASES = [
     ("qcow2", "event=none,iotype=discard", ["write 0 64k", "read 0 64k"]),
     ("raw", "event=read_aio,errno=5,sector=4", ["read 0 2k", "read 2k 512", "write 2k 512"]),
     ("raw", "event=pwritev,errno=28,once=on,iotype=write", ["write 0 4k", "write 0 4k"]),
-    ("raw", "event=flush_to_disk,errno=5,once=on", ["write 0 4k", "flush", "flush"]),
 ]
 
 

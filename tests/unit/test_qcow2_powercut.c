@@ -50,6 +50,7 @@ struct scenario {
 	uint64_t most;	 /* bytes of one request */
 	unsigned stride; /* every how many events a cut is played */
 	bool extended;	 /* L2 entries */
+	bool lazy;	 /* refcounts, which opening for writing then counts anew */
 };
 
 struct guest {
@@ -261,7 +262,8 @@ static void check_image(struct replay *r, bool write_on)
 
 	if (r->g->below)
 		below = memdisk_new(r->g->loop, r->g->below->data, sc->size, sc->size);
-	node = memdisk_open(disk, "qcow2", below, write_on ? BLOCK_OPEN_RDWR : 0, &err);
+	node = memdisk_open(disk, "qcow2", below, write_on || sc->lazy ? BLOCK_OPEN_RDWR : 0,
+			    &err);
 	if (!node)
 		fail_msg("%s", error_message(err));
 	assert_int_equal(qcow2_check(node, 0, &result, NULL, NULL), 0);
@@ -415,7 +417,8 @@ static void run_scenario(const struct scenario *sc, unsigned seed, unsigned *cut
 				      .cluster_bits = sc->cluster_bits,
 				      .refcount_bits = sc->refcount_bits,
 				      .v2 = sc->v2,
-				      .extended_l2 = sc->extended};
+				      .extended_l2 = sc->extended,
+				      .lazy_refcounts = sc->lazy};
 	struct guest g = {.sc = sc, .seed = seed};
 	struct error *err = NULL;
 	uint64_t length = 0;
@@ -461,6 +464,8 @@ static const struct scenario scenarios[] = {
 	{"64k", 16, 16, false, true, 512 << 10, 3 << 20, 150, 65536, 5},
 	{"subclusters", 14, 16, false, false, 256 << 10, 1 << 20, 300, 16384, 5, true},
 	{"subclusters, backing", 14, 16, false, true, 256 << 10, 1 << 20, 300, 16384, 5, true},
+	{"lazy", 9, 16, false, false, 96 << 10, 640 << 10, 300, 8192, 5, false, true},
+	{"lazy, 4k, backing", 12, 1, false, true, 256 << 10, 1 << 20, 200, 16384, 5, false, true},
 };
 
 static void test_power_cuts(void **state)
