@@ -37,10 +37,30 @@ void net_free(struct netdev *nd)
 		nd->ops->destroy(nd);
 }
 
+struct attaching {
+	struct net_queue *queue;
+	struct error **err;
+	bool done;
+};
+
+static void attach_queue(void *opaque)
+{
+	struct attaching *a = opaque;
+
+	a->done = a->queue->netdev->ops->attach(a->queue, a->err);
+}
+
+static void detach_queue(void *opaque)
+{
+	struct net_queue *q = opaque;
+
+	q->netdev->ops->detach(q);
+}
+
 static void detach_queues(struct netdev *nd, unsigned count)
 {
 	while (count--) {
-		nd->ops->detach(&nd->queue[count]);
+		evloop_call(nd->queue[count].loop, detach_queue, &nd->queue[count]);
 		nd->queue[count].loop = NULL;
 	}
 }
@@ -54,8 +74,11 @@ bool net_attach(struct netdev *nd, const struct net_peer *peer, struct evloop *c
 	}
 	nd->peer = peer;
 	for (unsigned i = 0; i < pairs; i++) {
+		struct attaching a = {&nd->queue[i], err, false};
+
 		nd->queue[i].loop = loops[i];
-		if (!nd->ops->attach(&nd->queue[i], err)) {
+		evloop_call(loops[i], attach_queue, &a);
+		if (!a.done) {
 			nd->queue[i].loop = NULL;
 			detach_queues(nd, i);
 			nd->peer = NULL;
@@ -132,34 +155,60 @@ void net_received(struct net_queue *q, const struct net_packet *pkts, unsigned n
 	nd->peer->received(nd->peer->opaque, q->index, pkts, n);
 }
 
-bool net_receive_copy(struct net_queue *q, const struct iovec *iov, unsigned iovcnt)
+/* Lays a packet into the room for one, whose len becomes the packet's; 0 if it is larger than any
+ * that may come, and lost. */
+static void fill(struct net_packet *room, const struct iovec *iov, unsigned iovcnt)
 {
-	struct net_packet pkt;
 	unsigned to = 0;
 	size_t at = 0, done = 0;
 
-	if (!net_receive_buffers(q, &pkt, 1))
-		return false;
 	for (unsigned i = 0; i < iovcnt; i++) {
 		const char *from = iov[i].iov_base;
 		size_t left = iov[i].iov_len;
 
-		while (left && to < pkt.iovcnt) {
-			size_t n = MIN(left, pkt.iov[to].iov_len - at);
+		while (left && to < room->iovcnt) {
+			size_t n = MIN(left, room->iov[to].iov_len - at);
 
-			memcpy((char *)pkt.iov[to].iov_base + at, from, n);
+			memcpy((char *)room->iov[to].iov_base + at, from, n);
 			from += n, left -= n, at += n, done += n;
-			if (at == pkt.iov[to].iov_len)
+			if (at == room->iov[to].iov_len)
 				to++, at = 0;
 		}
-		if (left) { /* larger than any that may come: lost */
+		if (left) {
 			done = 0;
 			break;
 		}
 	}
-	pkt.len = done;
+	room->len = done;
+}
+
+bool net_receive_copy(struct net_queue *q, const struct iovec *iov, unsigned iovcnt)
+{
+	struct net_packet pkt;
+
+	if (!net_receive_buffers(q, &pkt, 1))
+		return false;
+	fill(&pkt, iov, iovcnt);
 	net_received(q, &pkt, 1);
 	return true;
+}
+
+unsigned net_receive_frames(struct net_queue *q, const struct iovec *frames, unsigned n)
+{
+	struct net_packet pkts[NET_BATCH];
+	unsigned done = 0;
+
+	while (done < n) {
+		unsigned room = net_receive_buffers(q, pkts, MIN(n - done, NET_BATCH));
+
+		if (!room)
+			break;
+		for (unsigned i = 0; i < room; i++)
+			fill(&pkts[i], &frames[done + i], 1);
+		net_received(q, pkts, room);
+		done += room;
+	}
+	return done;
 }
 
 void net_writable(struct net_queue *q)

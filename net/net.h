@@ -22,8 +22,9 @@
  * end: back ends leave it alone, and received() comes before it is filled in.
  *
  * Threads. A queue belongs to the loop that net_attach() named for it; all functions that take a
- * queue, and the peer's about that queue, run on that loop. The rest is the main thread's. A back
- * end whose packets all meet in one place (libslirp) has one queue.
+ * queue, and the peer's about that queue, run on that loop: net_attach() and net_detach() see to it
+ * for attach() and detach(), while the main thread waits. The rest is the main thread's. A back end
+ * whose packets all meet in one place (libslirp) has one queue.
  *
  * Ownership. net_new() makes a back end from -netdev's options; whoever called frees it with
  * net_free() once it is detached.
@@ -101,6 +102,7 @@ enum net_vhost_kind { NET_VHOST_NONE, NET_VHOST_KERNEL, NET_VHOST_USER };
 struct net_vhost {
 	enum net_vhost_kind kind;
 	bool forced;			 /* vhostforce=: for guests without MSI-X as well */
+	uint32_t poll_us;		 /* KERNEL: poll-us=, how long it polls before sleeping */
 	int vhost_fd[NET_MAX_QUEUES];	 /* KERNEL: open /dev/vhost-net, one a pair */
 	int tap_fd[NET_MAX_QUEUES];	 /* KERNEL: what VHOST_NET_SET_BACKEND takes */
 	struct net_vhost_socket *socket; /* USER: net/vhost_user.h */
@@ -113,9 +115,10 @@ struct netdev_ops {
 	unsigned (*send)(struct net_queue *q, const struct net_packet *pkts, unsigned n);
 	/* The front end has buffers again. */
 	void (*receive_ready)(struct net_queue *q);
-	/* The queue's loop is set: watch descriptors there; false if the host refuses. */
+	/* The queue's loop is set, and this its thread: watch descriptors there; false if the host
+	 * refuses. */
 	bool (*attach)(struct net_queue *q, struct error **err);
-	/* Leave the loop. No call about the queue after this. */
+	/* Leave the loop, on its thread. No call about the queue after this. */
 	void (*detach)(struct net_queue *q);
 	/* How many of the pairs the guest uses (the others: detached from the host's side, so that
 	 * it does not spread packets there). NULL: nothing to do. Main thread or the loop's. */
@@ -144,7 +147,17 @@ struct netdev {
 	_Atomic bool link_set; /* set_link of the monitor; starts true */
 	const struct net_peer *peer;
 	struct net_filter *filters;
-	struct netdev *next; /* the owner's list */
+	struct notifier_list events; /* data: struct net_event *; main thread */
+	struct netdev *next;	     /* the owner's list */
+};
+
+/* What QMP tells of a connection: NETDEV_STREAM_CONNECTED, NETDEV_STREAM_DISCONNECTED. Both come
+ * from the main loop, never from within net_new(). */
+struct net_event {
+	struct netdev *netdev;
+	bool connected;
+	const char *type; /* "inet", "unix", "fd"; and where: host and port, path, or str */
+	const char *host, *port, *path, *str; /* NULL where the type has none */
 };
 
 /* opts: "type", "id" and the type's own (net/types.h has the table). */
@@ -155,10 +168,10 @@ void net_free(struct netdev *nd);
 /* ---- for front ends ---- */
 
 /* Takes the back end: peer is borrowed; queue i runs on loops[i], pairs of them (at most
- * nd->queues). Fails if it is taken. Main thread, nothing running yet on those loops for nd. */
+ * nd->queues), and may call the peer at once. Fails if it is taken. Main thread. */
 bool net_attach(struct netdev *nd, const struct net_peer *peer, struct evloop *const *loops,
 		unsigned pairs, struct error **err);
-/* Called while the loops stand still or are the caller's. */
+/* Main thread; once it returns nobody calls the peer. */
 void net_detach(struct netdev *nd);
 
 /* As ops->send(); with the link down all packets are taken and lost. */
@@ -185,6 +198,8 @@ void net_received(struct net_queue *q, const struct net_packet *pkts, unsigned n
 /* For back ends that have the packet already: copies it. False: no room now; receive_ready() will
  * come. */
 bool net_receive_copy(struct net_queue *q, const struct iovec *iov, unsigned iovcnt);
+/* The same for n packets of one piece each; how many there was room for. */
+unsigned net_receive_frames(struct net_queue *q, const struct iovec *frames, unsigned n);
 void net_writable(struct net_queue *q);
 /* Main thread. */
 void net_link_changed(struct netdev *nd, bool up);
