@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "block/driver.h"
+#include "block/filter/throttle.h"
 
 static bool is_write(enum block_op op)
 {
@@ -105,10 +105,12 @@ void block_submit_at(struct block_req *req, size_t skip)
 	req->iov_skip = skip;
 	node->in_flight++;
 	node->submitting++;
-	if (apply_policy(node, req, &ret))
-		node->drv->submit(node, req);
-	else
+	if (!apply_policy(node, req, &ret))
 		block_complete(req, ret);
+	else if (node->gate)
+		throttle_take(node->gate, req);
+	else
+		node->drv->submit(node, req);
 	node->submitting--;
 }
 
@@ -132,6 +134,8 @@ static void hurry_tree(struct block_node *node)
 {
 	if (!node)
 		return;
+	if (node->gate)
+		throttle_hurry(node->gate);
 	if (node->drv->hurry)
 		node->drv->hurry(node);
 	for (unsigned i = 0; i < node->extent_count; i++)

@@ -135,6 +135,19 @@ struct notifier_list *block_resize_notifiers(struct block_node *node);
 void block_set_writeback(struct block_node *node, bool writeback);
 bool block_writeback(const struct block_node *node);
 
+/*
+ * New limits for a node that works (a drive's top), by -drive's keys: without any rate it has none
+ * any more. They are those of its group, or of the one that "group" names, made if need be; the
+ * first time of one called id.
+ */
+bool throttle_change(struct throttle_groups *groups, struct block_node *node, const char *id,
+		     struct opts *opts, struct error **err);
+/* Its limits by -drive's short keys: the six rates always, the rest if it is there. */
+void throttle_describe(struct block_node *node,
+		       void (*put)(void *opaque, const char *key, uint64_t value), void *opaque);
+/* Or NULL. */
+const char *throttle_group_of(const struct block_node *node);
+
 /* What to do when the host fails a request. */
 enum block_on_error { BLOCK_ERR_REPORT, BLOCK_ERR_IGNORE, BLOCK_ERR_STOP, BLOCK_ERR_ENOSPC };
 /* ENOSPC resolved: STOP for -ENOSPC, else REPORT. */
@@ -151,6 +164,7 @@ struct drive {
 	bool removable_locked;	 /* the guest locked the tray */
 	enum block_on_error rerror, werror;
 	char *serial;	      /* or NULL */
+	struct throttle_groups *throttles; /* the machine's, or NULL */
 	const char *taken_by; /* the device's label, NULL while free */
 	/* The medium changed: node is new. Set by the device that took the drive; NULL if it
 	 * cannot. */

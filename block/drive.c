@@ -200,7 +200,7 @@ static struct block_node *open_top(struct block_open *how, struct opts *opts,
 	if (node && above->copy_on_read)
 		node = copy_on_read(node, loop, err);
 	if (node && above->group)
-		node = throttle_above(node, above->group);
+		throttle_gate_open(node, above->group);
 	if (node) {
 		node->writeback = !(how->flags & BLOCK_OPEN_WRITETHROUGH);
 		block_set_loop(node, loop);

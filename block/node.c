@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "block/driver.h"
+#include "block/filter/throttle.h"
 #include "vmm/core/log.h"
 
 struct block_node *block_node_new(const struct block_driver *drv, struct evloop *loop)
@@ -86,6 +86,8 @@ static void detach_tree(struct block_node *node)
 {
 	if (!node)
 		return;
+	if (node->gate)
+		throttle_stop(node->gate);
 	if (node->drv->detach)
 		node->drv->detach(node);
 	detach_tree(node->file);
@@ -128,6 +130,7 @@ static void close_tree(struct block_node *node, struct evloop *home)
 		block_set_loop(node, home);
 		return;
 	}
+	throttle_gate_close(node);
 	if (node->drv->close)
 		node->drv->close(node);
 	if (node->drv->detach)

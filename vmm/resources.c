@@ -33,6 +33,7 @@ static struct drive *add_drive(struct resources *r, const char *id, struct block
 
 	d->id = xstrdup(id);
 	d->node = node;
+	d->throttles = r->throttles;
 	d->rerror = BLOCK_ERR_REPORT;
 	d->werror = BLOCK_ERR_ENOSPC;
 	while (*p)

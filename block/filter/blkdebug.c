@@ -27,8 +27,8 @@ enum { MAX_RULES = 1000, MAX_ERRNO = 4095, ANY_STATE = 0, FIRST_STATE = 1 };
 
 /* The kinds of requests, in the order of their names. */
 enum { ON_READ, ON_WRITE, ON_WRITE_ZEROES, ON_DISCARD, ON_FLUSH, ON_STATUS, ON_KINDS };
-static const char *const kind_names[] = {"read",  "write", "write-zeroes", "discard",
-					 "flush", "block-status", NULL};
+static const char *const kind_names[] = {
+	"read", "write", "write-zeroes", "discard", "flush", "block-status", NULL};
 
 static const char *const event_names[] = {
 	[BLOCK_EV_NONE] = "none",
@@ -269,8 +269,10 @@ static void written(struct block_req *child, int ret)
 static void blkdebug_submit(struct block_node *node, struct block_req *req)
 {
 	static const uint8_t kinds[] = {
-		[BLOCK_READ] = ON_READ,	      [BLOCK_WRITE] = ON_WRITE,
-		[BLOCK_FLUSH] = ON_FLUSH,     [BLOCK_DISCARD] = ON_DISCARD,
+		[BLOCK_READ] = ON_READ,
+		[BLOCK_WRITE] = ON_WRITE,
+		[BLOCK_FLUSH] = ON_FLUSH,
+		[BLOCK_DISCARD] = ON_DISCARD,
 		[BLOCK_WRITE_ZEROES] = ON_WRITE_ZEROES,
 	};
 	struct blkdebug *s = node->opaque;

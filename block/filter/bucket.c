@@ -111,6 +111,30 @@ bool throttle_read_limits(struct opts *opts, bool drive, struct throttle_limits 
 	       check_limits(out, err);
 }
 
+static void list_more(const struct throttle_limit *l, const char *name,
+		      void (*put)(void *opaque, const char *key, uint64_t value), void *opaque)
+{
+	char *max = xasprintf("%s_max", name), *length = xasprintf("%s_max_length", name);
+
+	if (l->max) {
+		put(opaque, max, l->max);
+		put(opaque, length, l->length);
+	}
+	free(max);
+	free(length);
+}
+
+void throttle_list_limits(const struct throttle_limits *limits,
+			  void (*put)(void *opaque, const char *key, uint64_t value), void *opaque)
+{
+	for (int i = 0; i < THROTTLE_KINDS; i++)
+		put(opaque, short_names[i], limits->of[i].avg);
+	for (int i = 0; i < THROTTLE_KINDS; i++)
+		list_more(&limits->of[i], short_names[i], put, opaque);
+	if (limits->iops_size)
+		put(opaque, "iops_size", limits->iops_size);
+}
+
 bool throttle_asked(const struct opts *opts)
 {
 	for (size_t i = 0; i < opts->count; i++) {

@@ -57,6 +57,9 @@ struct throttle {
 /* The keys of a -drive (short ones as well) or of an object. *any: whether there was one. */
 bool throttle_read_limits(struct opts *opts, bool drive, struct throttle_limits *out, bool *any,
 			  struct error **err);
+/* The same, the other way round. */
+void throttle_list_limits(const struct throttle_limits *limits,
+			  void (*put)(void *opaque, const char *key, uint64_t value), void *opaque);
 /* New limits with empty buckets. */
 void throttle_set(struct throttle *t, const struct throttle_limits *limits);
 /* Nanoseconds until a request may start; 0: now. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * delay: a disk that is slow, for tests of what is above it. Each request goes to the child once its
- * time has passed, so that requests also overtake one another as a slow disk's do.
+ * delay: a disk that is slow, for tests of what is above it. Each request goes to the child once
+ * its time has passed, so that requests also overtake one another as a slow disk's do.
  *
  * Options, nanoseconds: read-latency-ns, write-latency-ns (writes, zeroes and discards),
  * flush-latency-ns. Thread: the node's loop.
@@ -30,7 +30,9 @@ static void delay_submit(struct block_node *node, struct block_req *req)
 {
 	struct delay *s = node->opaque;
 	struct delayed *d = block_ctx(req);
-	uint64_t ns = req->act == BLOCK_READ ? s->read : req->act == BLOCK_FLUSH ? s->flush : s->write;
+	uint64_t ns = req->act == BLOCK_READ	? s->read
+		      : req->act == BLOCK_FLUSH ? s->flush
+						: s->write;
 
 	if (!ns) {
 		block_filter_pass(req);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The throttle filter: requests wait until the group's buckets (bucket.h) let them start.
+ * Throttling: requests wait until the group's buckets (bucket.h) let them start.
  *
- * A member is a node in a group. Members with waiting requests stand in a ring, one for each
- * direction; the first has the turn, gives one request, and goes to the end. Whoever has the turn
- * when the buckets are full arms a timer on its own loop: it is the direction's holder, and nobody
- * else asks the buckets until the timer ran. A request that another member's thread lets go is put
- * on its member's list, and the member's loop is told by a post.
+ * A member is a node in a group: one of the throttle driver, or a drive's top node, which then has
+ * a gate before its driver, and can get and lose it while it works. Members with waiting requests
+ * stand in a ring, one for each direction; the first has the turn, gives one request, and goes to
+ * the end. Whoever has the turn when the buckets are full arms a timer on its own loop: it is the
+ * direction's holder, and nobody else asks the buckets until the timer ran. A request that another
+ * member's thread lets go is put on its member's list, and the member's loop is told by a post.
  *
  * Thread: each member's functions run on its node's loop. The group, its ring and all members'
  * queues are under the group's lock; children are submitted without it. Groups come and go on the
@@ -20,7 +21,7 @@
 #include "block/filter/bucket.h"
 #include "block/filter/filter.h"
 
-struct member;
+struct throttle_member;
 
 struct throttle_group {
 	struct throttle_groups *groups;
@@ -31,8 +32,8 @@ struct throttle_group {
 	pthread_mutex_t lock;
 	struct throttle throttle;
 	struct turn {
-		struct member *first, **last;
-		struct member *holder;
+		struct throttle_member *first, **last;
+		struct throttle_member *holder;
 	} turns[THROTTLE_DIRS];
 };
 
@@ -40,28 +41,24 @@ struct throttle_groups {
 	struct throttle_group *first;
 };
 
-struct waiting {
-	struct waiting *next;
-	struct block_req *req;
-};
-
+/* Requests by their next, which nobody else uses before they are done. */
 struct queue {
-	struct waiting *first, **last;
+	struct block_req *first, **last;
 };
 
 struct lane {
-	struct member *owner;
+	struct throttle_member *owner;
 	struct queue queue;
-	struct member *next; /* in the turn's ring while the queue has something */
+	struct throttle_member *next; /* in the turn's ring while the queue has something */
 	struct ev_timer timer;
 	bool arm;
 	int64_t deadline;
 };
 
-struct member {
+struct throttle_member {
 	struct block_node *node;
 	struct throttle_group *group;
-	bool free_discards; /* -drive's: they take no part */
+	bool gate; /* -drive's: before node's own driver, and discards take no part */
 	struct lane lanes[THROTTLE_DIRS];
 	struct queue granted;
 	struct ev_work wake;
@@ -73,16 +70,16 @@ static void queue_init(struct queue *q)
 	q->last = &q->first;
 }
 
-static void queue_add(struct queue *q, struct waiting *w)
+static void queue_add(struct queue *q, struct block_req *w)
 {
 	w->next = NULL;
 	*q->last = w;
 	q->last = &w->next;
 }
 
-static struct waiting *queue_pop(struct queue *q)
+static struct block_req *queue_pop(struct queue *q)
 {
-	struct waiting *w = q->first;
+	struct block_req *w = q->first;
 
 	if (w && !(q->first = w->next))
 		q->last = &q->first;
@@ -145,16 +142,16 @@ void throttle_groups_free(struct throttle_groups *groups)
 
 /* The ring, under the lock */
 
-static void ring_add(struct throttle_group *g, enum throttle_dir dir, struct member *m)
+static void ring_add(struct throttle_group *g, enum throttle_dir dir, struct throttle_member *m)
 {
 	m->lanes[dir].next = NULL;
 	*g->turns[dir].last = m;
 	g->turns[dir].last = &m->lanes[dir].next;
 }
 
-static void ring_remove(struct throttle_group *g, enum throttle_dir dir, struct member *m)
+static void ring_remove(struct throttle_group *g, enum throttle_dir dir, struct throttle_member *m)
 {
-	struct member **p = &g->turns[dir].first;
+	struct throttle_member **p = &g->turns[dir].first;
 
 	while (*p != m)
 		p = &(*p)->lanes[dir].next;
@@ -163,26 +160,27 @@ static void ring_remove(struct throttle_group *g, enum throttle_dir dir, struct 
 		g->turns[dir].last = p;
 }
 
-static void grant_one(struct throttle_group *g, enum throttle_dir dir, struct member *m)
+static void grant_one(struct throttle_group *g, enum throttle_dir dir, struct throttle_member *m)
 {
-	struct waiting *w = queue_pop(&m->lanes[dir].queue);
+	struct block_req *w = queue_pop(&m->lanes[dir].queue);
 
-	throttle_account(&g->throttle, dir, w->req->bytes);
+	throttle_account(&g->throttle, dir, w->bytes);
 	queue_add(&m->granted, w);
 }
 
 /* self's thread is here and calls go_on(self) afterwards; others are told. */
-static void tell(struct member *m, const struct member *self)
+static void tell(struct throttle_member *m, const struct throttle_member *self)
 {
 	if (m != self)
 		evloop_post(m->node->loop, &m->wake);
 }
 
 /* Lets go what may, until the buckets are full or nobody waits. */
-static void grant(struct throttle_group *g, enum throttle_dir dir, struct member *self, int64_t now)
+static void grant(struct throttle_group *g, enum throttle_dir dir, struct throttle_member *self,
+		  int64_t now)
 {
 	struct turn *turn = &g->turns[dir];
-	struct member *m;
+	struct throttle_member *m;
 
 	while (!turn->holder && (m = turn->first)) {
 		int64_t ns = throttle_wait(&g->throttle, dir, now);
@@ -203,11 +201,24 @@ static void grant(struct throttle_group *g, enum throttle_dir dir, struct member
 
 /* Requests, on the member's loop */
 
+static void let_go(struct throttle_member *m, struct block_req *req)
+{
+	struct block_node *node = m->node;
+
+	if (!m->gate) {
+		block_filter_pass(req);
+		return;
+	}
+	node->submitting++;
+	node->drv->submit(node, req);
+	node->submitting--;
+}
+
 /* What the group decided for this member. */
-static void go_on(struct member *m)
+static void go_on(struct throttle_member *m)
 {
 	struct throttle_group *g = m->group;
-	struct waiting *w;
+	struct block_req *w;
 
 	pthread_mutex_lock(&g->lock);
 	for (int dir = 0; dir < THROTTLE_DIRS; dir++) {
@@ -221,9 +232,9 @@ static void go_on(struct member *m)
 	queue_init(&m->granted);
 	pthread_mutex_unlock(&g->lock);
 	while (w) {
-		struct waiting *next = w->next;
+		struct block_req *next = w->next;
 
-		block_filter_pass(w->req);
+		let_go(m, w);
 		w = next;
 	}
 }
@@ -236,7 +247,7 @@ static void woken(void *opaque)
 static void timer_ran(void *opaque)
 {
 	struct lane *lane = opaque;
-	struct member *m = lane->owner;
+	struct throttle_member *m = lane->owner;
 	struct throttle_group *g = m->group;
 	enum throttle_dir dir = lane - m->lanes;
 
@@ -249,33 +260,34 @@ static void timer_ran(void *opaque)
 	go_on(m);
 }
 
-static void throttle_submit(struct block_node *node, struct block_req *req)
+void throttle_take(struct throttle_member *m, struct block_req *req)
 {
-	struct member *m = node->opaque;
 	struct throttle_group *g = m->group;
 	enum throttle_dir dir = req->act == BLOCK_READ ? THROTTLE_READ : THROTTLE_WRITE;
-	struct waiting *w = block_ctx(req);
 	bool first;
 
-	if (req->act == BLOCK_FLUSH || (req->act == BLOCK_DISCARD && m->free_discards)) {
-		block_filter_pass(req);
+	if (req->act == BLOCK_FLUSH || (req->act == BLOCK_DISCARD && m->gate)) {
+		let_go(m, req);
 		return;
 	}
-	w->req = req;
 	pthread_mutex_lock(&g->lock);
 	first = !m->lanes[dir].queue.first;
-	queue_add(&m->lanes[dir].queue, w);
+	queue_add(&m->lanes[dir].queue, req);
 	if (first)
 		ring_add(g, dir, m);
-	grant(g, dir, m, evloop_now(node->loop));
+	grant(g, dir, m, evloop_now(m->node->loop));
 	pthread_mutex_unlock(&g->lock);
 	go_on(m);
 }
 
-/* Somebody waits for everything to end: what is here goes at once, and is accounted. */
-static void throttle_hurry(struct block_node *node)
+static void throttle_submit(struct block_node *node, struct block_req *req)
 {
-	struct member *m = node->opaque;
+	throttle_take(node->opaque, req);
+}
+
+/* Somebody waits for everything to end: what is here goes at once, and is accounted. */
+void throttle_hurry(struct throttle_member *m)
+{
 	struct throttle_group *g = m->group;
 
 	pthread_mutex_lock(&g->lock);
@@ -288,28 +300,25 @@ static void throttle_hurry(struct block_node *node)
 		if (g->turns[dir].holder == m)
 			g->turns[dir].holder = NULL;
 		m->lanes[dir].arm = false;
-		grant(g, dir, m, evloop_now(node->loop));
+		grant(g, dir, m, evloop_now(m->node->loop));
 	}
 	pthread_mutex_unlock(&g->lock);
 	go_on(m);
 }
 
 /* Nothing waits; timers and posts that came to nothing may be left. */
-static void throttle_detach(struct block_node *node)
+void throttle_stop(struct throttle_member *m)
 {
-	struct member *m = node->opaque;
-
 	if (!m->group)
 		return;
 	for (int dir = 0; dir < THROTTLE_DIRS; dir++)
-		evloop_timer_cancel(node->loop, &m->lanes[dir].timer);
-	evloop_unpost(node->loop, &m->wake);
+		evloop_timer_cancel(m->node->loop, &m->lanes[dir].timer);
+	evloop_unpost(m->node->loop, &m->wake);
 }
 
-static void init_member(struct block_node *node, struct throttle_group *group)
+static void init_member(struct throttle_member *m, struct block_node *node,
+			struct throttle_group *group)
 {
-	struct member *m = node->opaque;
-
 	m->node = node;
 	m->group = group;
 	queue_init(&m->granted);
@@ -319,7 +328,16 @@ static void init_member(struct block_node *node, struct throttle_group *group)
 		queue_init(&m->lanes[dir].queue);
 		ev_timer_init(&m->lanes[dir].timer, timer_ran, &m->lanes[dir]);
 	}
-	block_filter_init(node);
+}
+
+static void filter_hurry(struct block_node *node)
+{
+	throttle_hurry(node->opaque);
+}
+
+static void filter_detach(struct block_node *node)
+{
+	throttle_stop(node->opaque);
 }
 
 static bool throttle_open(struct block_node *node, const struct block_open *how, struct opts *opts,
@@ -336,30 +354,30 @@ static bool throttle_open(struct block_node *node, const struct block_open *how,
 		error_set(err, "Throttle group '%s' does not exist", name);
 		return false;
 	}
-	init_member(node, get_group(groups, name));
+	block_filter_init(node);
+	init_member(node->opaque, node, get_group(groups, name));
 	return true;
 }
 
 static void throttle_close(struct block_node *node)
 {
-	struct member *m = node->opaque;
+	struct throttle_member *m = node->opaque;
 
-	throttle_detach(node);
+	throttle_stop(m);
 	throttle_group_put(m->group);
 	m->group = NULL;
 }
 
 const struct block_driver block_throttle = {
 	.name = "throttle",
-	.node_size = sizeof(struct member),
-	.req_size = sizeof(struct waiting),
+	.node_size = sizeof(struct throttle_member),
 	.filter = true,
 	.compresses = true,
 	.open = throttle_open,
 	.close = throttle_close,
 	.submit = throttle_submit,
-	.hurry = throttle_hurry,
-	.detach = throttle_detach,
+	.hurry = filter_hurry,
+	.detach = filter_detach,
 	.truncate = block_filter_truncate,
 	.status = block_filter_status,
 };
@@ -372,7 +390,7 @@ static void set_limits(struct throttle_group *g, const struct throttle_limits *l
 	pthread_mutex_lock(&g->lock);
 	throttle_set(&g->throttle, limits);
 	for (int dir = 0; dir < THROTTLE_DIRS; dir++) {
-		struct member *m = g->turns[dir].holder;
+		struct throttle_member *m = g->turns[dir].holder;
 
 		if (m) {
 			g->turns[dir].holder = NULL;
@@ -421,13 +439,92 @@ bool throttle_drive_options(struct throttle_groups *groups, const char *id, stru
 	return true;
 }
 
-struct block_node *throttle_above(struct block_node *node, struct throttle_group *group)
+void throttle_gate_open(struct block_node *node, struct throttle_group *group)
 {
-	struct block_node *top = block_filter_above(&block_throttle, node);
-	struct member *m = top->opaque;
+	struct throttle_member *m = xcalloc(1, sizeof(*m));
 
 	group->users++;
-	init_member(top, group);
-	m->free_discards = true;
-	return top;
+	init_member(m, node, group);
+	m->gate = true;
+	node->gate = m;
+}
+
+void throttle_gate_close(struct block_node *node)
+{
+	struct throttle_member *m = node->gate;
+
+	if (!m)
+		return;
+	throttle_hurry(m);
+	throttle_stop(m);
+	node->gate = NULL;
+	throttle_group_put(m->group);
+	free(m);
+}
+
+/* While it works */
+
+struct change {
+	struct block_node *node;
+	struct throttle_group *group; /* NULL: none from now on */
+};
+
+/* On the node's loop, while the main thread waits. */
+static void change_gate(void *opaque)
+{
+	struct change *c = opaque;
+	struct throttle_member *m = c->node->gate;
+
+	if (m && m->group == c->group)
+		return;
+	throttle_gate_close(c->node);
+	if (c->group)
+		throttle_gate_open(c->node, c->group);
+}
+
+bool throttle_change(struct throttle_groups *groups, struct block_node *node, const char *id,
+		     struct opts *opts, struct error **err)
+{
+	struct throttle_group *before = node->gate ? node->gate->group : NULL;
+	struct throttle_limits limits;
+	struct change change = {.node = node};
+	const char *name = opts_get(opts, "group");
+	bool any = false;
+
+	if (!throttle_read_limits(opts, true, &limits, &any, err) ||
+	    !opts_check_used(opts, NULL, 0, err))
+		return false;
+	any = false;
+	for (int i = 0; i < THROTTLE_KINDS; i++)
+		any |= limits.of[i].avg;
+	if (any && before && !name) {
+		set_limits(before, &limits);
+		return true;
+	}
+	if (any) {
+		change.group = get_group(groups, name ? name : id);
+		set_limits(change.group, &limits);
+	}
+	evloop_call(node->loop, change_gate, &change);
+	throttle_group_put(change.group);
+	return true;
+}
+
+void throttle_describe(struct block_node *node,
+		       void (*put)(void *opaque, const char *key, uint64_t value), void *opaque)
+{
+	struct throttle_group *g = node->gate ? node->gate->group : NULL;
+	struct throttle_limits limits = {0};
+
+	if (g) {
+		pthread_mutex_lock(&g->lock);
+		limits = g->throttle.limits;
+		pthread_mutex_unlock(&g->lock);
+	}
+	throttle_list_limits(&limits, put, opaque);
+}
+
+const char *throttle_group_of(const struct block_node *node)
+{
+	return node->gate ? node->gate->group->name : NULL;
 }

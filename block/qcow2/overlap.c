@@ -23,21 +23,17 @@ struct qguard {
 	struct qguard_entry {
 		uint64_t cluster; /* 0: none */
 		uint32_t index;	  /* in its table */
-	} *entries;
+	} * entries;
 };
 
 static const struct {
 	const char *name;
 	unsigned bit;
 } kinds[] = {
-	{"main-header", OVERLAP_HEADER},
-	{"active-l1", OVERLAP_ACTIVE_L1},
-	{"active-l2", OVERLAP_ACTIVE_L2},
-	{"refcount-table", OVERLAP_REFTABLE},
-	{"refcount-block", OVERLAP_REFBLOCK},
-	{"snapshot-table", OVERLAP_SNAPSHOTS},
-	{"inactive-l1", OVERLAP_INACTIVE_L1},
-	{"inactive-l2", OVERLAP_INACTIVE_L2},
+	{"main-header", OVERLAP_HEADER},	  {"active-l1", OVERLAP_ACTIVE_L1},
+	{"active-l2", OVERLAP_ACTIVE_L2},	  {"refcount-table", OVERLAP_REFTABLE},
+	{"refcount-block", OVERLAP_REFBLOCK},	  {"snapshot-table", OVERLAP_SNAPSHOTS},
+	{"inactive-l1", OVERLAP_INACTIVE_L1},	  {"inactive-l2", OVERLAP_INACTIVE_L2},
 	{"bitmap-directory", OVERLAP_BITMAP_DIR},
 };
 

@@ -19,8 +19,7 @@ static struct block_node *open_text(struct evloop *loop, const char *text, struc
 	struct block_node *node;
 
 	assert_true(opts_parse(&opts, text, NULL, err));
-	node = block_open_tool(loop, &opts, BLOCK_OPEN_RDWR | BLOCK_OPEN_BLOCKDEV, NULL,
-			       err);
+	node = block_open_tool(loop, &opts, BLOCK_OPEN_RDWR | BLOCK_OPEN_BLOCKDEV, NULL, err);
 	opts_free(&opts);
 	return node;
 }
@@ -64,13 +63,12 @@ static void test_states(void **state)
 {
 	struct evloop *loop = evloop_new(NULL, NULL);
 	struct block_node *node = must_open(
-		loop, BELOW_RAW
-		"file.set-state.0.event=read_aio,file.set-state.0.state=1,"
-		"file.set-state.0.new_state=2,"
-		"file.set-state.1.event=write_aio,file.set-state.1.state=2,"
-		"file.set-state.1.new_state=3,"
-		"file.inject-error.0.event=write_aio,file.inject-error.0.state=3,"
-		"file.inject-error.0.iotype=write,file.inject-error.0.errno=5");
+		loop, BELOW_RAW "file.set-state.0.event=read_aio,file.set-state.0.state=1,"
+				"file.set-state.0.new_state=2,"
+				"file.set-state.1.event=write_aio,file.set-state.1.state=2,"
+				"file.set-state.1.new_state=3,"
+				"file.inject-error.0.event=write_aio,file.inject-error.0.state=3,"
+				"file.inject-error.0.iotype=write,file.inject-error.0.errno=5");
 	uint8_t buf[512] = {0};
 
 	assert_int_equal(block_pwrite(node, 0, buf, 512, 0), 0); /* 1 */
@@ -151,9 +149,8 @@ static int64_t timed(struct block_node *node, enum block_op op)
 	int64_t start = evloop_now(node->loop);
 	bool data = op == BLOCK_READ || op == BLOCK_WRITE;
 
-	assert_int_equal(block_do(node, op, 0, data ? &iov : NULL, data,
-				  op == BLOCK_FLUSH ? 0 : 512, 0),
-			 0);
+	assert_int_equal(
+		block_do(node, op, 0, data ? &iov : NULL, data, op == BLOCK_FLUSH ? 0 : 512, 0), 0);
 	return evloop_now(node->loop) - start;
 }
 

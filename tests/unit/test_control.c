@@ -18,6 +18,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
+#include "block/throttle.h"
 #include "vmm/control/control.h"
 #include "vmm/control/json_stream.h"
 #include "vmm/control/readline.h"
@@ -395,6 +396,27 @@ static void on_medium(struct drive *drive, void *opaque)
 	((struct fixture *)opaque)->changes++;
 }
 
+#define LIMITS                                                                                     \
+	"{\"execute\":\"block_set_io_throttle\",\"arguments\":{\"device\":\"ide2-cd0\",\"bps_rd\":0,"  \
+	"\"bps_wr\":0,\"iops\":0,\"iops_rd\":0,\"iops_wr\":0,\"bps\":"
+
+static void set_limits(struct fixture *x)
+{
+	struct throttle_groups *groups = throttle_groups_new();
+
+	expect(ask(x, LIMITS "5}}"), "no medium"); /* of a machine that has no groups */
+	x->cdrom.throttles = groups;
+	expect(ask(x, LIMITS "1000000,\"bps_max\":2000000}}"), "{\"return\": {}}");
+	expect(ask(x, "{\"execute\":\"query-block\"}"), "\"bps\": 1000000, ");
+	expect(ask(x, LIMITS "1000000,\"bps_max\":2}}"), "slower");
+	expect(ask(x, LIMITS "7,\"group\":\"both\"}}"), "return");
+	expect(ask(x, "{\"execute\":\"query-block\"}"), "\"group\": \"both\"");
+	expect(ask(x, LIMITS "0}}"), "return");
+	assert_null(throttle_group_of(x->cdrom.node));
+	throttle_groups_free(groups);
+	x->cdrom.throttles = NULL;
+}
+
 static void test_medium(void **state)
 {
 	char file[] = "/tmp/vmm-control-disc-XXXXXX";
@@ -430,6 +452,7 @@ static void test_medium(void **state)
 		free(question);
 	}
 	expect(ask(x, "{\"execute\":\"query-block\"}"), "\"drv\": \"raw\"");
+	set_limits(x);
 	ask(x, "{\"execute\":\"eject\",\"arguments\":{\"device\":\"ide2-cd0\",\"force\":true}}");
 	assert_null(x->cdrom.node);
 	assert_int_equal(x->changes, 3);

@@ -459,7 +459,7 @@ static void test_drive(void **state)
 	b->nodes[0] = drive(b, "driver=null-co,size=1M,bps=40960,bps_max=81920,group=h", "d0",
 			    &err);
 	assert_non_null(b->nodes[0]);
-	assert_ptr_equal(b->nodes[0]->drv, &block_throttle);
+	assert_string_equal(throttle_group_of(b->nodes[0]), "h");
 	assert_string_equal(block_format(b->nodes[0]), "null-co");
 	assert_int_equal(block_length(b->nodes[0]), MiB);
 	/* A drive that only names the group comes under its limits. */
@@ -478,15 +478,82 @@ static void test_drive(void **state)
 	block_unref(b->nodes[1]);
 	b->nodes[0] = own[0];
 	b->nodes[1] = own[1];
-	/* Without limits and group there is no filter. */
+	/* Without limits and group there is no gate. */
 	own[0] = drive(b, "driver=null-co", "d0", &err);
-	assert_ptr_equal(own[0]->drv, &block_null_co);
+	assert_null(throttle_group_of(own[0]));
 	block_unref(own[0]);
 	drive_refused(b, "driver=null-co,bps=1,throttling.bps-total=1", "same");
 	drive_refused(b, "driver=null-co,group=a,throttling.group=a", "same");
 	drive_refused(b, "driver=null-co,iops_rd_max=5", "iops-read");
 	drive_refused(b, "driver=null-co,bps_raed=5", "bps_raed");
 	drive_refused(b, "driver=nil,bps=5", "nil");
+	drop(b);
+}
+
+static bool change(struct bench *b, int disk, const char *text)
+{
+	struct error *err = NULL;
+	struct opts opts;
+	bool ok;
+
+	assert_true(opts_parse(&opts, text, NULL, NULL));
+	ok = throttle_change(b->groups, b->nodes[disk], disk ? "d1" : "d0", &opts, &err);
+	opts_free(&opts);
+	assert_true(ok == !err);
+	error_free(err);
+	return ok;
+}
+
+/* Limits come, change and go while requests wait. */
+static void test_change(void **state)
+{
+	struct bench *b = make("");
+	struct block_node *own[DISKS] = {b->nodes[0], b->nodes[1]};
+	struct error *err = NULL;
+
+	for (int i = 0; i < DISKS; i++)
+		b->nodes[i] = drive(b, "driver=null-co,size=1M", i ? "d1" : "d0", &err);
+	send_ops(b, 0, BLOCK_READ, 4096, 3);
+	settle(b);
+	assert_int_equal(b->done_count, 3);
+	assert_true(change(b, 0, "iops=1"));
+	assert_string_equal(throttle_group_of(b->nodes[0]), "d0");
+	send_ops(b, 0, BLOCK_READ, 4096, 4);
+	settle(b);
+	assert_int_equal(b->done_count, 4);
+	pass(b, 1000);
+	assert_int_equal(b->done_count, 5);
+	/* Higher: those that wait are judged anew. */
+	assert_true(change(b, 0, "iops=100"));
+	pass(b, 20);
+	assert_int_equal(b->done_count, 7);
+	/* A refused change changes nothing. */
+	assert_true(change(b, 0, "iops=1"));
+	assert_false(change(b, 0, "iops=1,iops_rd=1"));
+	assert_false(change(b, 0, "iops=1,iops_reed=1"));
+	send_ops(b, 0, BLOCK_READ, 4096, 4);
+	settle(b);
+	assert_int_equal(b->done_count, 8);
+	/* None: what waits goes at once. */
+	assert_true(change(b, 0, "iops=0,bps=0"));
+	assert_null(throttle_group_of(b->nodes[0]));
+	settle(b);
+	assert_int_equal(b->done_count, 11);
+	/* Two disks in one group, and one of them leaves it. */
+	assert_true(change(b, 0, "iops=10,group=g"));
+	assert_true(change(b, 1, "iops=1,group=g"));
+	send_ops(b, 0, BLOCK_READ, 4096, 1);
+	settle(b);
+	send_ops(b, 1, BLOCK_READ, 4096, 1);
+	settle(b);
+	assert_int_equal(b->done_count, 12);
+	assert_true(change(b, 1, "iops=5,group=other"));
+	settle(b);
+	assert_int_equal(b->done_count, 13);
+	for (int i = 0; i < DISKS; i++) {
+		block_unref(b->nodes[i]);
+		b->nodes[i] = own[i];
+	}
 	drop(b);
 }
 
@@ -621,6 +688,7 @@ int main(void)
 		cmocka_unit_test(test_other_loop),
 		cmocka_unit_test(test_refused_limits),
 		cmocka_unit_test(test_drive),
+		cmocka_unit_test(test_change),
 		cmocka_unit_test(test_no_group),
 		cmocka_unit_test(test_threads),
 	};

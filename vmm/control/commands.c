@@ -86,11 +86,14 @@ static json_t *describe_medium(const struct drive *d)
 {
 	const struct block_node *node = d->node;
 
-	return json_pack("{s:s, s:s, s:b, s:s, s:b, s:{s:s, s:s, s:I}}", "file",
-			 block_filename(node), "drv", block_format(node), "ro",
-			 block_read_only(node), "node-name", block_name(node), "encrypted", 0,
-			 "image", "filename", block_filename(node), "format", block_format(node),
-			 "virtual-size", (json_int_t)block_length(node));
+	json_t *o = json_pack("{s:s, s:s, s:b, s:s, s:b, s:{s:s, s:s, s:I}}", "file",
+			      block_filename(node), "drv", block_format(node), "ro",
+			      block_read_only(node), "node-name", block_name(node), "encrypted", 0,
+			      "image", "filename", block_filename(node), "format",
+			      block_format(node), "virtual-size", (json_int_t)block_length(node));
+
+	limits_describe(d, o);
+	return o;
 }
 
 static json_t *cmd_query_block(struct control *c, const json_t *args, struct error **err)
@@ -194,6 +197,13 @@ static json_t *cmd_change_medium(struct control *c, const json_t *args, struct e
 	return json_object();
 }
 
+static json_t *cmd_set_io_throttle(struct control *c, const json_t *args, struct error **err)
+{
+	const char *drive = drive_arg(args, err);
+
+	return drive && limits_change(c, drive, args, err) ? json_object() : NULL;
+}
+
 static bool ringbuf_error(long n, const char *id, struct error **err)
 {
 	if (n == -ENOENT)
@@ -245,6 +255,31 @@ static const struct qmp_arg change_args[] = {
 	{ "device", QMP_STRING, true }, { "id", QMP_STRING, true },  { "filename", QMP_STRING },
 	{ "format", QMP_STRING, true }, { "force", QMP_BOOL, true }, { NULL }
 };
+static const struct qmp_arg throttle_args[] = {
+	{ "device", QMP_STRING, true },
+	{ "id", QMP_STRING, true },
+	{ "group", QMP_STRING, true },
+	{ "bps", QMP_INT },
+	{ "bps_rd", QMP_INT },
+	{ "bps_wr", QMP_INT },
+	{ "iops", QMP_INT },
+	{ "iops_rd", QMP_INT },
+	{ "iops_wr", QMP_INT },
+	{ "bps_max", QMP_INT, true },
+	{ "bps_max_length", QMP_INT, true },
+	{ "bps_rd_max", QMP_INT, true },
+	{ "bps_rd_max_length", QMP_INT, true },
+	{ "bps_wr_max", QMP_INT, true },
+	{ "bps_wr_max_length", QMP_INT, true },
+	{ "iops_max", QMP_INT, true },
+	{ "iops_max_length", QMP_INT, true },
+	{ "iops_rd_max", QMP_INT, true },
+	{ "iops_rd_max_length", QMP_INT, true },
+	{ "iops_wr_max", QMP_INT, true },
+	{ "iops_wr_max_length", QMP_INT, true },
+	{ "iops_size", QMP_INT, true },
+	{ NULL },
+};
 static const struct qmp_arg ringbuf_read_args[] = { { "device", QMP_STRING },
 						    { "size", QMP_INT },
 						    { NULL } };
@@ -253,6 +288,7 @@ static const struct qmp_arg ringbuf_write_args[] = { { "device", QMP_STRING },
 						     { NULL } };
 
 const struct qmp_command qmp_commands[] = {
+	{ "block_set_io_throttle", throttle_args, cmd_set_io_throttle },
 	{ "blockdev-change-medium", change_args, cmd_change_medium },
 	{ "cont", NULL, cmd_cont },
 	{ "eject", eject_args, cmd_eject },

@@ -99,6 +99,11 @@ void hmp_run(struct control *control, const char *line, FILE *out);
 /* filename NULL: takes the medium out. */
 bool medium_change(struct control *control, const char *device, const char *filename,
 		   const char *format, bool force, struct error **err);
+
+/* limits.c: args are block_set_io_throttle's; what query-block tells of them. */
+bool limits_change(struct control *control, const char *device, const json_t *args,
+		   struct error **err);
+void limits_describe(const struct drive *d, json_t *inserted);
 struct drive *drive_find(struct control *control, const char *id);
 
 #endif
