@@ -74,9 +74,9 @@ static void carry_out(struct memdisk *m, struct block_req *req)
 	switch (req->act) {
 	case BLOCK_READ:
 		m->reads++;
-		block_iov_zero(req->iov, req->iovcnt, req->iov_skip, req->bytes);
 		block_iov_from_buf(req->iov, req->iovcnt, req->iov_skip, m->data + req->offset,
 				   inside);
+		block_iov_zero(req->iov, req->iovcnt, req->iov_skip + inside, req->bytes - inside);
 		return;
 	case BLOCK_FLUSH:
 		m->flushes++;
@@ -153,6 +153,17 @@ struct memdisk *memdisk_new(struct evloop *loop, const void *image, uint64_t len
 	m->node->filename = xstrdup("memdisk");
 	*(struct memdisk **)m->node->opaque = m;
 	return m;
+}
+
+void memdisk_again(struct memdisk *m, const void *image, uint64_t length)
+{
+	m->node->written = false;
+	m->node->length = ALIGN_UP(length, 512);
+	memcpy(m->data, image, length);
+	memset(m->data + length, 0, m->size - length);
+	m->seed = 1;
+	m->record = false;
+	m->ops = m->fail_at = m->reads = m->writes = m->flushes = m->discards = 0;
 }
 
 void memdisk_free(struct memdisk *m)

@@ -39,6 +39,8 @@ struct memdisk {
 
 /* size bytes of room; the image, length bytes of it, is copied (NULL: zeroes). */
 struct memdisk *memdisk_new(struct evloop *loop, const void *image, uint64_t length, uint64_t size);
+/* As memdisk_new() with the same size, without the price of new memory; nothing is recorded. */
+void memdisk_again(struct memdisk *m, const void *image, uint64_t length);
 /* The node's reference is given up; the node is closed by then or is closed here. */
 void memdisk_free(struct memdisk *m);
 void memdisk_mark(struct memdisk *m, uint32_t id);

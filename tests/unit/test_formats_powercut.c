@@ -117,13 +117,12 @@ static void cut_at(const struct memdisk *m, size_t cut, unsigned *seed, uint8_t 
 	free(at_flush);
 }
 
-static void verify(struct evloop *loop, const char *format, const uint8_t *disk,
-		   const struct history *h, unsigned begun, unsigned flushed, size_t cut)
+static void verify(struct memdisk *m, uint8_t *buf, const char *format, const struct history *h,
+		   unsigned begun, unsigned flushed, size_t cut)
 {
-	struct memdisk *m = memdisk_new(loop, disk, ROOM, ROOM);
 	struct error *err = NULL;
 	struct block_node *node = memdisk_open(m, format, NULL, 0, &err);
-	uint8_t *buf = xmalloc(DISK), sure[SECTORS] = {0};
+	uint8_t sure[SECTORS] = {0};
 	bool *other = xcalloc(SECTORS, 256);
 
 	if (!node)
@@ -142,18 +141,16 @@ static void verify(struct evloop *loop, const char *format, const uint8_t *disk,
 			fail_msg("%s, cut at %zu: sector %u holds %u instead of %u", format, cut, s,
 				 buf[s * 512], sure[s]);
 	block_unref(node);
-	memdisk_free(m);
 	free(other);
-	free(buf);
 }
 
 static void check(const char *format, const char *options)
 {
 	struct evloop *loop = evloop_new(NULL, NULL);
 	struct history *h = xcalloc(1, sizeof(*h));
-	uint8_t *start, *disk = xmalloc(ROOM);
+	uint8_t *start, *disk = xmalloc(ROOM), *buf = xmalloc(DISK);
 	uint64_t length;
-	struct memdisk *m;
+	struct memdisk *m, *after;
 	unsigned seed = 1;
 
 	start = make(format, options, &length);
@@ -165,18 +162,22 @@ static void check(const char *format, const char *options)
 	start = xmalloc(ROOM);
 	memcpy(start, m->data, ROOM);
 	work(m, format, h);
+	after = memdisk_new(loop, NULL, ROOM, ROOM);
 	for (unsigned i = 0; i < CUTS; i++) {
 		size_t cut = m->count * i / CUTS;
 		unsigned begun, flushed;
 
 		memcpy(disk, start, ROOM);
 		cut_at(m, cut, &seed, disk, h, &begun, &flushed);
-		verify(loop, format, disk, h, begun, flushed, cut);
+		memdisk_again(after, disk, ROOM);
+		verify(after, buf, format, h, begun, flushed, cut);
 	}
+	memdisk_free(after);
 	memdisk_free(m);
 	evloop_free(loop);
 	free(start);
 	free(disk);
+	free(buf);
 	free(h);
 }
 

@@ -190,7 +190,8 @@ static void run_guest(struct guest *g)
 
 struct replay {
 	struct guest *g;
-	uint8_t *durable, *image;
+	uint8_t *durable, *image, *all;
+	struct memdisk *disk, *below; /* what the image is opened on */
 	struct out {
 		const struct mem_event *e;
 		bool done;
@@ -253,17 +254,16 @@ static void check_sector(struct replay *r, uint64_t sector, const uint8_t *got)
 static void check_image(struct replay *r, bool write_on)
 {
 	const struct scenario *sc = r->g->sc;
-	struct memdisk *disk = memdisk_new(r->g->loop, r->image, sc->disk, sc->disk);
-	struct memdisk *below = NULL;
 	struct qcow2_check result;
 	struct error *err = NULL;
 	struct block_node *node;
-	uint8_t *all = xmalloc(sc->size);
+	uint8_t *all = r->all;
 
-	if (r->g->below)
-		below = memdisk_new(r->g->loop, r->g->below->data, sc->size, sc->size);
-	node = memdisk_open(disk, "qcow2", below, write_on || sc->lazy ? BLOCK_OPEN_RDWR : 0,
-			    &err);
+	memdisk_again(r->disk, r->image, sc->disk);
+	if (r->below)
+		memdisk_again(r->below, r->g->below->data, sc->size);
+	node = memdisk_open(r->disk, "qcow2", r->below,
+			    write_on || sc->lazy ? BLOCK_OPEN_RDWR : 0, &err);
 	if (!node)
 		fail_msg("%s", error_message(err));
 	assert_int_equal(qcow2_check(node, 0, &result, NULL, NULL), 0);
@@ -280,9 +280,6 @@ static void check_image(struct replay *r, bool write_on)
 		assert_int_equal(result.corruptions, 0);
 	}
 	block_unref(node);
-	free(all);
-	memdisk_free(disk);
-	memdisk_free(below);
 }
 
 /* Each sector of each write is there or not, with the odds in a hundred. */
@@ -315,6 +312,9 @@ static void play(struct guest *g, unsigned *cuts)
 
 	r.durable = xcalloc(1, sc->disk);
 	r.image = xmalloc(sc->disk);
+	r.all = xmalloc(sc->size);
+	r.disk = memdisk_new(g->loop, NULL, sc->disk, sc->disk);
+	r.below = g->below ? memdisk_new(g->loop, NULL, sc->size, sc->size) : NULL;
 	r.out = xcalloc(disk->count + 1, sizeof(*r.out));
 	r.issued = xcalloc(1, g->next + 1);
 	r.done = xcalloc(1, g->next + 1);
@@ -389,6 +389,9 @@ static void play(struct guest *g, unsigned *cuts)
 	free(flush_mark);
 	free(r.durable);
 	free(r.image);
+	free(r.all);
+	memdisk_free(r.disk);
+	memdisk_free(r.below);
 	free(r.out);
 	free(r.issued);
 	free(r.done);

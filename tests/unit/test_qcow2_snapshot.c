@@ -41,7 +41,8 @@ struct scenario {
 struct world {
 	const struct scenario *sc;
 	struct evloop *loop;
-	struct memdisk *disk, *below;
+	struct memdisk *disk, *below, *cut, *cut_below; /* cut: what a cut left is opened on */
+	uint8_t *got;
 	struct block_node *node;
 	unsigned seed, phases, taken;
 	bool is_op[PHASES]; /* otherwise writes */
@@ -123,14 +124,9 @@ static void op_phase(struct world *w)
 
 static bool same_disk(const struct world *w, struct block_node *node, const uint8_t *disk)
 {
-	uint8_t *got = xmalloc(w->sc->size);
-	bool same;
-
 	assert_int_equal(block_length(node), w->sc->size);
-	assert_int_equal(block_pread(node, 0, got, w->sc->size), 0);
-	same = !memcmp(got, disk, w->sc->size);
-	free(got);
-	return same;
+	assert_int_equal(block_pread(node, 0, w->got, w->sc->size), 0);
+	return !memcmp(w->got, disk, w->sc->size);
 }
 
 static struct block_node *open_disk(const struct world *w, struct memdisk *disk,
@@ -168,7 +164,7 @@ static void check_clean(struct block_node *node)
 /* Each sector as it was before the phase, zeroed or written in it. */
 static bool between(const struct world *w, struct block_node *node, unsigned phase)
 {
-	uint8_t *got = xmalloc(w->sc->size), wrote[SECTOR];
+	uint8_t *got = w->got, wrote[SECTOR];
 	bool ok = true;
 
 	assert_int_equal(block_pread(node, 0, got, w->sc->size), 0);
@@ -177,7 +173,6 @@ static bool between(const struct world *w, struct block_node *node, unsigned pha
 		ok = !memcmp(got + at, w->states[phase].disk + at, SECTOR) ||
 		     !memcmp(got + at, wrote, SECTOR) || block_buf_is_zero(got + at, SECTOR);
 	}
-	free(got);
 	return ok;
 }
 
@@ -185,12 +180,13 @@ static bool between(const struct world *w, struct block_node *node, unsigned pha
 static void check_cut(struct world *w, const uint8_t *image, unsigned phase, bool inside,
 		      bool write_on)
 {
-	struct memdisk *disk = memdisk_new(w->loop, image, w->sc->room, w->sc->room), *below = NULL;
+	struct memdisk *disk = w->cut, *below = w->cut_below;
 	const struct state *old = &w->states[phase], *new = &w->states[phase + inside], *now;
 	struct block_node *node;
 
-	if (w->below)
-		below = memdisk_new(w->loop, w->below->data, w->sc->size, w->sc->size);
+	memdisk_again(disk, image, w->sc->room);
+	if (below)
+		memdisk_again(below, w->below->data, w->sc->size);
 	node = open_disk(w, disk, below, write_on ? BLOCK_OPEN_RDWR : 0);
 	check_clean(node);
 	now = same_list(node, old) ? old : new;
@@ -215,31 +211,46 @@ static void check_cut(struct world *w, const uint8_t *image, unsigned phase, boo
 		assert_true(same_disk(w, node, now->shots[i]));
 		block_unref(node);
 	}
-	memdisk_free(disk);
-	memdisk_free(below);
+}
+
+/* For each write: the event at which the first flush after it has ended. Flushes come one at a time
+ * here. */
+static size_t *durable_at(const struct memdisk *disk)
+{
+	size_t *at = xcalloc(disk->count, sizeof(*at));
+	bool done = false, flushing = false;
+
+	for (size_t i = 0; i < disk->count; i++, done = flushing = false) {
+		at[i] = SIZE_MAX;
+		if (disk->events[i].type != MEM_WRITE)
+			continue;
+		for (size_t k = i; k < disk->count; k++) {
+			const struct mem_event *e = &disk->events[k];
+
+			if (e->type == MEM_WRITE_DONE && e->id == disk->events[i].id)
+				done = true;
+			else if (e->type == MEM_FLUSH && done)
+				flushing = true;
+			if (e->type != MEM_FLUSH_DONE || !flushing)
+				continue;
+			at[i] = k;
+			break;
+		}
+	}
+	return at;
 }
 
 /* The disk as a power cut after event end - 1 may have left it. */
-static void make_cut(const struct memdisk *disk, size_t end, uint8_t *image, unsigned *seed,
-		     int odds)
+static void make_cut(const struct memdisk *disk, const size_t *durable, size_t end, uint8_t *image,
+		     unsigned *seed, int odds)
 {
 	for (size_t i = 0; i < end; i++) {
 		const struct mem_event *e = &disk->events[i];
-		bool durable = false, done = false;
 
 		if (e->type != MEM_WRITE)
 			continue;
-		for (size_t k = i; k < end && !durable; k++) {
-			if (disk->events[k].type == MEM_WRITE_DONE && disk->events[k].id == e->id)
-				done = true;
-			/* Flushes come one at a time here. */
-			if (done && disk->events[k].type == MEM_FLUSH)
-				for (size_t d = k; d < end && !durable; d++)
-					durable = disk->events[d].type == MEM_FLUSH_DONE &&
-						  disk->events[d].id == disk->events[k].id;
-		}
 		for (uint64_t at = 0; at < e->bytes; at += SECTOR)
-			if (durable || (int)(rand_r(seed) % 100) < odds)
+			if (durable[i] < end || (int)(rand_r(seed) % 100) < odds)
 				memcpy(image + e->offset + at, e->data + at,
 				       MIN((uint64_t)SECTOR, e->bytes - at));
 	}
@@ -258,6 +269,7 @@ static void begin(struct world *w, uint8_t **image, uint64_t *length)
 	w->loop = evloop_new(NULL, NULL);
 	w->disk = memdisk_new(w->loop, *image, *length, w->sc->room);
 	w->states[0].disk = xcalloc(1, w->sc->size);
+	w->got = xmalloc(w->sc->size);
 	if (w->sc->backing) {
 		for (uint64_t i = 0; i < w->sc->size / SECTOR; i++)
 			fill(w->states[0].disk + i * SECTOR, i, 0x77777777);
@@ -272,8 +284,11 @@ static void end(struct world *w)
 {
 	for (unsigned i = 0; i <= w->phases; i++)
 		free(w->states[i].disk);
+	free(w->got);
 	memdisk_free(w->disk);
 	memdisk_free(w->below);
+	memdisk_free(w->cut);
+	memdisk_free(w->cut_below);
 	evloop_free(w->loop);
 }
 
@@ -284,6 +299,7 @@ static void run_scenario(const struct scenario *sc, unsigned seed, unsigned *cut
 	unsigned phase = 0;
 	bool inside = false;
 	uint64_t length;
+	size_t *durable;
 
 	begin(&w, &first, &length);
 	for (; w.phases < PHASES; w.phases++) {
@@ -298,6 +314,10 @@ static void run_scenario(const struct scenario *sc, unsigned seed, unsigned *cut
 	}
 	block_unref(w.node);
 	image = xcalloc(1, sc->room);
+	durable = durable_at(w.disk);
+	w.cut = memdisk_new(w.loop, NULL, sc->room, sc->room);
+	if (w.below)
+		w.cut_below = memdisk_new(w.loop, NULL, sc->size, sc->size);
 	for (size_t i = 0; i < w.disk->count; i++) {
 		if (w.disk->events[i].type == MEM_MARK) {
 			phase = w.disk->events[i].id >> 1;
@@ -310,13 +330,14 @@ static void run_scenario(const struct scenario *sc, unsigned seed, unsigned *cut
 		for (int odds = 0; odds <= 100; odds += 50) {
 			memset(image, 0, sc->room);
 			memcpy(image, first, length);
-			make_cut(w.disk, i + 1, image, &w.seed, odds);
+			make_cut(w.disk, durable, i + 1, image, &w.seed, odds);
 			check_cut(&w, image, phase, inside, *cuts % 11 == 0);
 			++*cuts;
 		}
 	}
 	free(image);
 	free(first);
+	free(durable);
 	end(&w);
 }
 
