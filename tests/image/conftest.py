@@ -122,4 +122,8 @@ def assert_same(image, model, tmp_path, fmt="qcow2"):
     expect = tmp_path / "model.raw"
     expect.write_bytes(model.data)
     qemu_img("compare", "-f", fmt, "-F", "raw", image, expect)
-    assert_quiet(vmm_io(image, model.reads(0, model.size), "-r", "-f", fmt))
+    reads = model.reads(0, model.size, most=3000)
+    if len(reads) < 3000:
+        assert_quiet(vmm_io(image, reads, "-r", "-f", fmt))
+    else:  # data that was not made of patterns
+        vmm_img("compare", "-f", fmt, "-F", "raw", image, expect)
