@@ -46,7 +46,7 @@ def assert_same(image, fmt, model, tmp_path):
     if fmt in CHECKED:
         qemu_img("check", "-f", fmt, image)
     expect = tmp_path / "model.raw"
-    expect.write_bytes(model.data)
+    model.write(expect)
     qemu_img("compare", "-f", fmt, "-F", "raw", image, expect)
     vmm_img("compare", "-f", fmt, "-F", "raw", image, expect)
 
