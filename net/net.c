@@ -96,6 +96,8 @@ void net_detach(struct netdev *nd)
 			break;
 		}
 	nd->peer = NULL;
+	if (nd->doomed)
+		evloop_post(nd->set->context.loop, &nd->set->sweep);
 }
 
 static void tell_filters(struct netdev *nd, bool to_guest, const struct net_packet *pkts,
@@ -243,7 +245,12 @@ void net_set_link(struct netdev *nd, bool up)
 
 char *net_info(struct netdev *nd)
 {
-	return nd->ops->info ? nd->ops->info(nd) : xstrdup("");
+	char *own = nd->ops->info ? nd->ops->info(nd) : xstrdup("");
+	char *all = xasprintf("index=0,type=%s%s%s%s", nd->ops->type, *own ? "," : "", own,
+			      nd->link_set ? "" : " (link down)");
+
+	free(own);
+	return all;
 }
 
 void net_filter_add(struct netdev *nd, struct net_filter *f)

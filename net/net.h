@@ -26,8 +26,9 @@
  * for attach() and detach(), while the main thread waits. The rest is the main thread's. A back end
  * whose packets all meet in one place (libslirp) has one queue.
  *
- * Ownership. net_new() makes a back end from -netdev's options; whoever called frees it with
- * net_free() once it is detached.
+ * Ownership. A guest's back ends stand in one struct netdevs, which makes them from -netdev's
+ * options and frees them. A back end that is taken away while a device uses it (netdev_del) loses
+ * its link and goes when the device does.
  */
 #ifndef NET_NET_H
 #define NET_NET_H
@@ -37,6 +38,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "vmm/core/chardev.h"
 #include "vmm/core/error.h"
 #include "vmm/core/evloop.h"
 #include "vmm/core/notifier.h"
@@ -91,6 +93,13 @@ struct net_peer {
 	/* The link came or went: net_link(). When it came, net_receive_ready() is due for each
 	 * queue, on its loop. Main thread. */
 	void (*link_changed)(void *opaque, bool up);
+	/* For people, and for set_link: the card's id, or a name of its own; borrowed. */
+	const char *name;
+	/* "model=virtio-net-pci,macaddr=52:54:00:12:34:56"; caller frees. Main thread. */
+	char *(*info)(void *opaque);
+	/* announce-self: the guest's address is told to the network anew. NULL: it cannot. Main
+	 * thread. */
+	void (*announce)(void *opaque);
 	void *opaque;
 };
 
@@ -129,7 +138,23 @@ struct netdev_ops {
 	bool (*set_offloads)(struct netdev *nd, unsigned offloads);
 	/* One line for `info network`: "ifname=tap0,script=no". Caller frees. */
 	char *(*info)(struct netdev *nd);
+	/* User mode alone, while running; main thread. rule as in hostfwd=, or, to remove,
+	 * "[tcp|udp]:[hostaddr]:hostport". */
+	bool (*hostfwd_add)(struct netdev *nd, const char *rule, struct error **err);
+	bool (*hostfwd_remove)(struct netdev *nd, const char *rule, struct error **err);
+	/* `info usernet`; lines; caller frees. */
+	char *(*connections)(struct netdev *nd);
 	void (*destroy)(struct netdev *nd);
+};
+
+/* What back ends are made with. */
+struct net_context {
+	struct evloop *loop; /* main */
+	/* For back ends that talk through a chardev: taken for good until it is released; may be
+	 * NULL: there are none. */
+	struct chardev *(*take_chardev)(void *opaque, const char *id, struct error **err);
+	void (*release_chardev)(void *opaque, struct chardev *c);
+	void *opaque;
 };
 
 struct netdev {
@@ -148,7 +173,9 @@ struct netdev {
 	const struct net_peer *peer;
 	struct net_filter *filters;
 	struct notifier_list events; /* data: struct net_event *; main thread */
-	struct netdev *next;	     /* the owner's list */
+	bool doomed;		     /* taken away while attached: goes with its front end */
+	struct netdevs *set;
+	struct netdev *next; /* in set, in order of creation */
 };
 
 /* What QMP tells of a connection: NETDEV_STREAM_CONNECTED, NETDEV_STREAM_DISCONNECTED. Both come
@@ -160,10 +187,26 @@ struct net_event {
 	const char *host, *port, *path, *str; /* NULL where the type has none */
 };
 
-/* opts: "type", "id" and the type's own (net/types.h has the table). */
-struct netdev *net_new(struct evloop *main_loop, struct opts *opts, struct error **err);
+/* opts: "type", "id" and the type's own (net/types.h has the table). context is borrowed and
+ * outlives the back end. The caller frees it. */
+struct netdev *net_new(const struct net_context *context, struct opts *opts, struct error **err);
 /* Detached. NULL is allowed. */
 void net_free(struct netdev *nd);
+
+/* ---- a guest's back ends; main thread ---- */
+
+struct netdevs {
+	struct net_context context;
+	struct netdev *first;
+	struct ev_work sweep; /* frees those that were doomed and are detached now */
+};
+void netdevs_init(struct netdevs *set, const struct net_context *context);
+/* Front ends are gone. */
+void netdevs_destroy(struct netdevs *set);
+bool netdevs_add(struct netdevs *set, struct opts *opts, struct error **err);
+bool netdevs_del(struct netdevs *set, const char *id, struct error **err);
+/* NULL if there is none of that id. */
+struct netdev *netdevs_find(const struct netdevs *set, const char *id);
 
 /* ---- for front ends ---- */
 
@@ -207,7 +250,16 @@ void net_link_changed(struct netdev *nd, bool up);
 /* ---- monitor and QMP; main thread ---- */
 
 void net_set_link(struct netdev *nd, bool up);
+/* "index=0,type=user,..."; caller frees. */
 char *net_info(struct netdev *nd);
+
+/*
+ * Cards' addresses: 52:54:00:12:34:56 and up for those that were given none (all zero), in order
+ * of their making, leaving out what others were given. Main thread; release what was taken.
+ */
+struct vm;
+void net_mac_take(struct vm *vm, uint8_t mac[6]);
+void net_mac_release(struct vm *vm, const uint8_t mac[6]);
 
 /* ---- filters: what sees every packet (filter-dump) ---- */
 

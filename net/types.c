@@ -10,13 +10,30 @@ const struct net_type *const net_types[] = {
 	NULL,
 };
 
-enum { OPTIONS_MAX = 64 };
+enum { OPTIONS_MAX = 64, TYPES_MAX = 16 };
 
-static const struct net_type *find_type(const char *name)
+const struct net_type *net_type_find(const char *name, struct error **err)
 {
-	for (const struct net_type *const *t = net_types; *t; t++)
+	/* QEMU's that are not here are no misspelt ones. */
+	static const char *const absent[] = {"hubport", "l2tpv3", "netmap", "vde", "vhost-vdpa",
+					     "af-xdp"};
+	const char *names[TYPES_MAX] = {NULL}, *nearest;
+	size_t count = 0;
+
+	for (const struct net_type *const *t = net_types; *t && count < TYPES_MAX; t++) {
 		if (!strcmp((*t)->name, name))
 			return *t;
+		names[count++] = (*t)->name;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(absent); i++) {
+		if (!strcmp(absent[i], name)) {
+			error_set(err, "network back end '%s' is not supported", name);
+			return NULL;
+		}
+	}
+	nearest = nearest_name(name, names, count);
+	error_set(err, "Parameter 'type' expects a network back end, not '%s'%s%s%s", name,
+		  nearest ? " (did you mean '" : "", nearest ? nearest : "", nearest ? "'?)" : "");
 	return NULL;
 }
 
@@ -34,14 +51,16 @@ static bool check_options(const struct net_type *type, struct opts *opts, struct
 	return opts_check_used(opts, known, n, err);
 }
 
-struct netdev *net_new(struct evloop *main_loop, struct opts *opts, struct error **err)
+struct netdev *net_new(const struct net_context *context, struct opts *opts, struct error **err)
 {
 	const char *name = opts_get(opts, "type"), *id = opts_get(opts, "id");
-	const struct net_type *type = find_type(name);
+	const struct net_type *type;
 
-	if (!type) {
-		error_set(err, "Parameter 'type' expects a network back end, not '%s'", name);
+	if (!name || !*name || !id || !*id) {
+		error_set(err, "Parameter '%s' is missing", name && *name ? "id" : "type");
 		return NULL;
 	}
-	return check_options(type, opts, err) ? type->create(main_loop, id, opts, err) : NULL;
+	type = net_type_find(name, err);
+	return type && check_options(type, opts, err) ? type->create(context, id, opts, err)
+						      : NULL;
 }

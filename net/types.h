@@ -21,10 +21,12 @@ struct net_type {
 	const struct net_option *options; /* ends with a NULL name */
 	/* opts holds options of the table alone. NULL and an error, or a back end that is the
 	 * caller's. */
-	struct netdev *(*create)(struct evloop *main_loop, const char *id, struct opts *opts,
-				 struct error **err);
+	struct netdev *(*create)(const struct net_context *context, const char *id,
+				 struct opts *opts, struct error **err);
 };
 
 extern const struct net_type *const net_types[]; /* ends with NULL */
+/* NULL and an error that names the nearest. */
+const struct net_type *net_type_find(const char *name, struct error **err);
 
 #endif

@@ -156,6 +156,7 @@ struct vm_config {
 	struct config_list blockdevs; /* for block_open_blockdev() as they are */
 	struct config_drive *drives;
 	size_t drive_count;
+	struct config_list netdevs; /* opts have "type" and "id"; for netdevs_add() as they are */
 	struct config_list devices; /* opts have "driver"; for device_add() as they are */
 	struct opts globals;	    /* "driver.property" = value */
 

@@ -294,6 +294,7 @@ static bool start(struct program *p, struct error **err)
 	    !add_devices(p, err) || !q35_complete(p->board, err) || !vcpus_start(&p->vm, err))
 		return false;
 	device_check_globals(&p->vm);
+	resources_check_use(&p->resources);
 	return lifecycle_ready(&p->lifecycle, err);
 }
 

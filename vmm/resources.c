@@ -62,6 +62,18 @@ static struct drive *resolve_drive(struct resources *r, const char *name, struct
 	return d;
 }
 
+/* netdev= names a back end that no other device has. */
+static struct netdev *resolve_netdev(struct resources *r, const char *name, struct error **err)
+{
+	struct netdev *nd = netdevs_find(&r->netdevs, name);
+
+	if (nd && nd->peer) {
+		error_set(err, "Property 'netdev' can't take value '%s', it's in use", name);
+		return NULL;
+	}
+	return nd;
+}
+
 static void *resolve(void *opaque, const struct prop *prop, const char *name, struct error **err)
 {
 	struct resources *r = opaque;
@@ -71,6 +83,8 @@ static void *resolve(void *opaque, const struct prop *prop, const char *name, st
 		return resolve_drive(r, name, err);
 	case PROP_CHARDEV:
 		return chardevs_take(r->chardevs, name, err);
+	case PROP_NETDEV:
+		return resolve_netdev(r, name, err);
 	case PROP_IOTHREAD:
 		for (struct named_thread *t = r->threads; t; t = t->next)
 			if (!strcmp(t->thread->id, name))
@@ -86,12 +100,28 @@ static void *resolve(void *opaque, const struct prop *prop, const char *name, st
 	}
 }
 
+static struct chardev *take_chardev(void *opaque, const char *id, struct error **err)
+{
+	return chardevs_take(opaque, id, err);
+}
+
+static void release_chardev(void *opaque, struct chardev *c)
+{
+	chardevs_release(opaque, c);
+}
+
 void resources_init(struct resources *r, struct vm *vm, struct chardevs *chardevs)
 {
+	const struct net_context net = {.loop = vm->loop,
+					.take_chardev = take_chardev,
+					.release_chardev = release_chardev,
+					.opaque = chardevs};
+
 	*r = (struct resources){.vm = vm,
 				.chardevs = chardevs,
 				.throttles = throttle_groups_new(),
 				.objects = objects_new()};
+	netdevs_init(&r->netdevs, &net);
 	vm->resolver = (struct prop_resolver){ .resolve = resolve, .opaque = r };
 }
 
@@ -259,11 +289,27 @@ bool resources_open(struct resources *r, const struct vm_config *config, struct 
 			return false;
 		}
 	}
+	for (size_t i = 0; i < config->netdevs.count; i++) {
+		struct config_item *item = &config->netdevs.items[i];
+
+		if (!netdevs_add(&r->netdevs, &item->opts, err)) {
+			error_prefix(err, "%s: ", item->from);
+			return false;
+		}
+	}
 	return true;
+}
+
+void resources_check_use(const struct resources *r)
+{
+	for (const struct netdev *nd = r->netdevs.first; nd; nd = nd->next)
+		if (!nd->peer)
+			log_warn("netdev %s has no peer", nd->id);
 }
 
 void resources_close(struct resources *r)
 {
+	netdevs_destroy(&r->netdevs);
 	while (r->drives) {
 		struct drive *d = r->drives;
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What devices refer to by name: drives, block nodes, I/O threads, chardevs, random number sources.
+ * What devices refer to by name: drives, block nodes, network back ends, I/O threads, chardevs,
+ * random number sources.
  * Opened from the configuration before any device is made; the resolver hands them out.
  *
  * Main thread.
@@ -10,6 +11,7 @@
 
 #include "block/block.h"
 #include "block/throttle.h"
+#include "net/net.h"
 #include "vmm/chardev/chardev.h"
 #include "vmm/config.h"
 #include "vmm/core/objects.h"
@@ -38,15 +40,18 @@ struct resources {
 	struct named_node *nodes;
 	struct named_thread *threads;
 	struct named_rng *rngs;
+	struct netdevs netdevs;
 	struct throttle_groups *throttles;
 	struct objects *objects;
 };
 
 /* Sets vm->resolver. chardevs is borrowed. */
 void resources_init(struct resources *r, struct vm *vm, struct chardevs *chardevs);
-/* -object, -blockdev, -drive, in this order. */
+/* -object, -blockdev, -drive, -netdev, in this order. */
 bool resources_open(struct resources *r, const struct vm_config *config, struct error **err);
-/* Devices are gone. Flushes and closes disks, stops threads. */
+/* Devices are there: warns of each -netdev that none of them uses. */
+void resources_check_use(const struct resources *r);
+/* Devices are gone. Flushes and closes disks, frees back ends, stops threads. */
 void resources_close(struct resources *r);
 
 #endif

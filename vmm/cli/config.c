@@ -68,7 +68,8 @@ static void drives_free(struct vm_config *config)
 void config_free(struct vm_config *config)
 {
 	struct config_list *lists[] = { &config->chardevs, &config->objects, &config->blockdevs,
-					&config->devices,  &config->fw_cfg,  &config->smbios };
+					&config->devices,  &config->fw_cfg,  &config->smbios,
+					&config->netdevs };
 	char *strings[] = {
 		config->device_help_of,
 		config->memory.from,
