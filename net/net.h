@@ -19,12 +19,19 @@
  * directions begin with a struct virtio_net_hdr of netdev->vnet_hdr bytes (10 or 12; virtio 1.2,
  * section 5.1.6, little-endian), which carries checksum and segmentation offloads. Otherwise a
  * packet begins with the Ethernet header and is a plain frame. num_buffers belongs to the front
- * end: back ends leave it alone, and received() comes before it is filled in.
+ * end: back ends leave it alone, and received() comes before it is filled in. In what is sent the
+ * header is iov[0], and nothing else is; in room for what is received it is at the front, in any
+ * number of pieces.
+ *
+ * Rooms are good until the callback of the loop in which net_receive_buffers() gave them ends: a
+ * back end reads into them and says so at once. Calls do not nest: receive_ready() never comes from
+ * inside net_receive_buffers() or net_received(), nor writable() from inside net_send().
  *
  * Threads. A queue belongs to the loop that net_attach() named for it; all functions that take a
  * queue, and the peer's about that queue, run on that loop: net_attach() and net_detach() see to it
- * for attach() and detach(), while the main thread waits. The rest is the main thread's. A back end
- * whose packets all meet in one place (libslirp) has one queue.
+ * for attach() and detach(), while the main thread waits. The guest's wishes (set_queues(),
+ * set_vnet_hdr(), set_offloads()) come on the loop of queue 0. The rest is the main thread's. A back
+ * end whose packets all meet in one place (libslirp) has one queue.
  *
  * Ownership. A guest's back ends stand in one struct netdevs, which makes them from -netdev's
  * options and frees them. A back end that is taken away while a device uses it (netdev_del) loses
@@ -81,8 +88,8 @@ struct net_queue {
 /* The front end. */
 struct net_peer {
 	/*
-	 * Fills pkts with room for up to n packets, each of at least the largest that may come
-	 * (with its header); how many. Asked again before received(): the same room.
+	 * Fills pkts with room for up to n packets, each of at least NET_PACKET_MAX bytes (with its
+	 * header); how many. Asked again before received(): the same room.
 	 */
 	unsigned (*buffers)(void *opaque, unsigned queue, struct net_packet *pkts, unsigned n);
 	/* The first n of them now hold packets of pkts[i].len bytes, 0: none, that room is free
@@ -130,7 +137,7 @@ struct netdev_ops {
 	/* Leave the loop, on its thread. No call about the queue after this. */
 	void (*detach)(struct net_queue *q);
 	/* How many of the pairs the guest uses (the others: detached from the host's side, so that
-	 * it does not spread packets there). NULL: nothing to do. Main thread or the loop's. */
+	 * it does not spread packets there). NULL: nothing to do. */
 	bool (*set_queues)(struct netdev *nd, unsigned pairs);
 	/* 0, 10 or 12. Only if vnet_hdr_max > 0. */
 	void (*set_vnet_hdr)(struct netdev *nd, unsigned bytes);
