@@ -25,6 +25,8 @@ struct net_type {
 				 struct opts *opts, struct error **err);
 };
 
+extern const struct net_type net_type_bridge, net_type_tap;
+
 extern const struct net_type *const net_types[]; /* ends with NULL */
 /* NULL and an error that names the nearest. */
 const struct net_type *net_type_find(const char *name, struct error **err);
