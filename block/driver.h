@@ -119,6 +119,17 @@ struct block_snapshot_ops {
 struct block_create;
 struct block_create_option;
 
+/* block/check.h */
+struct block_check;
+struct block_check_out;
+
+/* For info and QMP. */
+struct block_info {
+	uint64_t cluster_size; /* 0: has none */
+	bool dirty;	       /* was not closed properly */
+	struct json_t *specific; /* of the format: {"type": ..., "data": ...}, the caller's; or NULL */
+};
+
 struct block_driver {
 	const char *name;
 	size_t node_size; /* of the driver's state; zeroed */
@@ -155,6 +166,12 @@ struct block_driver {
 	/* The options of create_options that are marked for it. */
 	bool (*amend)(struct block_node *node, struct opts *opts, struct error **err);
 	const struct block_snapshot_ops *snapshots; /* NULL: the format has none */
+	/* Whether the image is right, and (BLOCK_FIX_*) making it so. 0, -ENOTSUP if it cannot fix, or
+	 * -errno when it could not be carried through. NULL: the format has nothing to check. */
+	int (*check)(struct block_node *node, unsigned fix, struct block_check *result,
+		     const struct block_check_out *out);
+	/* What its header says beyond the disk's size; NULL: nothing. */
+	void (*info)(struct block_node *node, struct block_info *info);
 	/* A new image file, main thread, synchronous; NULL: this driver makes none. */
 	bool (*create)(const char *filename, const struct block_create *c, struct error **err);
 	const struct block_create_option *create_options; /* in print order; ends with name NULL */

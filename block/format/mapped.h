@@ -7,6 +7,7 @@
  *
  *   mapped.c   requests: steps that run to their end, and waits between them
  *   pages.c    tables in memory, page by page, and writing them back
+ *   mapped_check.c  checking
  *
  * Why no byte is lost
  * -------------------
@@ -29,6 +30,7 @@
 #ifndef BLOCK_FORMAT_MAPPED_H
 #define BLOCK_FORMAT_MAPPED_H
 
+#include "block/check.h"
 #include "block/driver.h"
 #include "block/wait.h"
 
@@ -169,6 +171,34 @@ void mapped_close(struct block_node *node);
 void mapped_submit(struct block_node *node, struct block_req *req);
 int mapped_status(struct block_node *node, uint64_t offset, uint64_t bytes,
 		  struct block_extent *out);
+
+
+/* mapped_check.c: a check under way. */
+struct mapped_check {
+	struct mapped *m;
+	struct block_check *r;
+	const struct block_check_out *out;
+	uint64_t table_units; /* of each table, if there is more than one; else 0 */
+	uint64_t next;	      /* where the next unit is expected */
+	struct mapped_span {
+		uint64_t start, bytes;
+	} * spans;
+	size_t count, room;
+};
+void mapped_check_say(const struct mapped_check *c, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+/* The units' entries, counted in r. */
+int mapped_check_units(struct mapped_check *c);
+/* One more range of the file that is in use. */
+int mapped_check_span(struct mapped_check *c, uint64_t start, uint64_t bytes);
+/* Counts ranges used twice as corruptions; how many bytes are used. */
+uint64_t mapped_check_overlaps(struct mapped_check *c);
+void mapped_check_end(struct mapped_check *c);
+/* All of it, for formats with nothing more; result has corruptions alone. allocated may be NULL. */
+int mapped_check(struct block_node *node, uint64_t table_units, struct block_check *result,
+		 const struct block_check_out *out, uint64_t *allocated);
+/* For struct block_driver. */
+void mapped_info(struct block_node *node, struct block_info *info);
 
 /* Whether an entry's host range may be what it says it is: behind the tables, begun before the
  * file's end (the last unit of a file may be cut short, and reads as zero from there on). */

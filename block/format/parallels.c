@@ -10,12 +10,14 @@
 
 #include "block/format/mapped.h"
 
-enum { PARALLELS_HEADER = 64 };
+enum { PARALLELS_HEADER = 64, PARALLELS_IN_USE = 0x746f6e59 };
 
 struct parallels {
 	struct mapped m;
 	uint64_t multiplier; /* sectors that an entry counts */
 	uint32_t entries;
+	uint64_t data; /* where clusters begin */
+	bool in_use;   /* or was not closed properly */
 };
 
 /* Pure. */
@@ -26,6 +28,8 @@ static bool parse(struct parallels *s, const uint8_t *h, uint64_t *size, struct 
 	uint64_t sectors = load_le64(h + 36);
 
 	s->multiplier = ext ? tracks : 1;
+	s->in_use = load_le32(h + 44) == PARALLELS_IN_USE;
+	s->data = load_le32(h + 48) * UINT64_C(512);
 	s->m.unit = tracks * UINT64_C(512);
 	s->entries = load_le32(h + 32);
 	if (!ext) /* the upper half is something else there */
@@ -86,6 +90,8 @@ static bool parallels_open(struct block_node *node, const struct block_open *how
 		error_set(err, "Invalid image: The catalog ends behind the file's end");
 		return false;
 	}
+	if (!s->data)
+		s->data = ALIGN_UP(s->m.data_start, 512);
 	s->m.entry_bytes = 4;
 	mapped_init(&s->m, node, &ops);
 	return true;
@@ -97,6 +103,34 @@ static bool parallels_probe(const uint8_t *buf, size_t len)
 	       (!memcmp(buf, "WithoutFreeSpace", 16) || !memcmp(buf, "WithouFreSpacExt", 16));
 }
 
+static int parallels_check(struct block_node *node, unsigned fix, struct block_check *result,
+			   const struct block_check_out *out)
+{
+	struct parallels *s = node->opaque;
+	struct mapped_check c = {.m = &s->m, .r = result, .out = out};
+	uint64_t file = node->file->length, used = s->data;
+	int ret = fix ? -ENOTSUP : mapped_check_units(&c);
+
+	if (!ret && s->in_use) {
+		mapped_check_say(&c, "ERROR image was not closed correctly");
+		result->corruptions++;
+	}
+	if (!ret) {
+		mapped_check_overlaps(&c);
+		used = MAX(used, result->image_end);
+		result->image_end = used;
+		/* The last cluster may be cut short. */
+		if (file > used) {
+			result->leaks = div_round_up(file - used, s->m.unit);
+			mapped_check_say(&c,
+					 "ERROR space leaked at the end of the image %llu",
+					 (unsigned long long)(file - used));
+		}
+	}
+	mapped_check_end(&c);
+	return ret;
+}
+
 const struct block_driver block_parallels = {
 	.name = "parallels",
 	.node_size = sizeof(struct parallels),
@@ -106,4 +140,5 @@ const struct block_driver block_parallels = {
 	.close = mapped_close,
 	.submit = mapped_submit,
 	.status = mapped_status,
+	.check = parallels_check,
 };

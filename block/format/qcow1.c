@@ -174,5 +174,6 @@ const struct block_driver block_qcow1 = {
 	.open = qcow1_open,
 	.close = qcow1_close,
 	.submit = mapped_submit,
+	.info = mapped_info,
 	.status = mapped_status,
 };

@@ -24,6 +24,7 @@ enum {
 struct qed {
 	struct mapped m;
 	uint64_t features, l1_offset, l1_size, entries; /* of each table */
+	uint64_t header_bytes;
 	uint32_t name_offset, name_bytes;
 	uint64_t *l1; /* host order */
 };
@@ -34,6 +35,7 @@ static bool parse(struct qed *s, const uint8_t *h, uint64_t *size, struct error 
 	uint32_t cluster = load_le32(h + 4), table = load_le32(h + 8);
 
 	s->features = load_le64(h + 16);
+	s->header_bytes = (uint64_t)load_le32(h + 12) * cluster;
 	s->l1_offset = load_le64(h + 40);
 	*size = load_le64(h + 48);
 	s->name_offset = load_le32(h + 56);
@@ -143,6 +145,40 @@ static bool qed_probe(const uint8_t *buf, size_t len)
 	return len >= 4 && !memcmp(buf, "QED", 4);
 }
 
+static int qed_check(struct block_node *node, unsigned fix, struct block_check *result,
+		     const struct block_check_out *out)
+{
+	struct qed *s = node->opaque;
+	struct mapped_check c = {
+		.m = &s->m, .r = result, .out = out, .table_units = s->entries};
+	uint64_t table = s->entries * 8, clusters, used, unit = s->m.unit;
+	int ret = fix ? -ENOTSUP : mapped_check_units(&c);
+
+	if (!ret)
+		ret = mapped_check_span(&c, 0, s->header_bytes);
+	if (!ret)
+		ret = mapped_check_span(&c, s->l1_offset, table);
+	for (uint64_t i = 0; i < s->l1_size && !ret; i++)
+		if (s->l1[i] && IS_ALIGNED(s->l1[i], unit) && s->l1[i] < node->file->length)
+			ret = mapped_check_span(&c, s->l1[i], table);
+	if (!ret) {
+		used = div_round_up(mapped_check_overlaps(&c), unit);
+		clusters = div_round_up(node->file->length, unit);
+		result->leaks = clusters > used && !result->corruptions ? clusters - used : 0;
+		result->image_end = 0;
+	}
+	mapped_check_end(&c);
+	return ret;
+}
+
+static void qed_info(struct block_node *node, struct block_info *info)
+{
+	struct qed *s = node->opaque;
+
+	mapped_info(node, info);
+	info->dirty = s->features & QED_FEATURE_NEED_CHECK;
+}
+
 const struct block_driver block_qed = {
 	.name = "qed",
 	.node_size = sizeof(struct qed),
@@ -152,4 +188,6 @@ const struct block_driver block_qed = {
 	.close = qed_close,
 	.submit = mapped_submit,
 	.status = mapped_status,
+	.check = qed_check,
+	.info = qed_info,
 };

@@ -170,6 +170,29 @@ static bool vdi_open(struct block_node *node, const struct block_open *how, stru
 	return true;
 }
 
+static int vdi_check(struct block_node *node, unsigned fix, struct block_check *result,
+		     const struct block_check_out *out)
+{
+	struct vdi *s = node->opaque;
+	uint8_t buf[VDI_HEADER];
+	uint64_t in_use, allocated;
+	int ret = fix ? -ENOTSUP : mapped_check(node, 0, result, out, &allocated);
+
+	if (!ret)
+		ret = block_pread(node->file, 0, buf, sizeof(buf));
+	if (ret)
+		return ret;
+	in_use = load_le32(buf + VDI_ALLOCATED);
+	if (in_use != allocated) {
+		mapped_check_say(&(struct mapped_check){.m = &s->m, .out = out},
+				 "ERROR: allocated blocks mismatch, is %llu, should be %llu",
+				 (unsigned long long)allocated,
+				 (unsigned long long)in_use);
+		result->corruptions++;
+	}
+	return 0;
+}
+
 static bool vdi_probe(const uint8_t *buf, size_t len)
 {
 	return len >= VDI_SIGNATURE + 4 && load_le32(buf + VDI_SIGNATURE) == VDI_MAGIC;
@@ -244,6 +267,8 @@ const struct block_driver block_vdi = {
 	.close = mapped_close,
 	.submit = mapped_submit,
 	.status = mapped_status,
+	.check = vdi_check,
+	.info = mapped_info,
 	.create = vdi_create,
 	.create_options = options,
 };

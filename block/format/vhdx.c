@@ -605,6 +605,12 @@ static const struct block_create_option options[] = {
 	{0},
 };
 
+static int vhdx_check(struct block_node *node, unsigned fix, struct block_check *result,
+		      const struct block_check_out *out)
+{
+	return fix ? -ENOTSUP : mapped_check(node, 0, result, out, NULL);
+}
+
 const struct block_driver block_vhdx = {
 	.name = "vhdx",
 	.node_size = sizeof(struct vhdx),
@@ -614,6 +620,8 @@ const struct block_driver block_vhdx = {
 	.close = mapped_close,
 	.submit = mapped_submit,
 	.status = mapped_status,
+	.check = vhdx_check,
+	.info = mapped_info,
 	.create = vhdx_create,
 	.create_options = options,
 };

@@ -22,6 +22,7 @@
 #include "block/format/vmdk.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -577,6 +578,69 @@ static int64_t vmdk_allocated(struct block_node *node)
 	return sum;
 }
 
+static int vmdk_check(struct block_node *node, unsigned fix, struct block_check *result,
+		      const struct block_check_out *out)
+{
+	struct vmdk *s = node->opaque;
+	struct block_check one;
+	int ret = fix ? -ENOTSUP : 0;
+
+	if (!ret && !s->is_text)
+		ret = mapped_check(node, s->h.gtes, result, out, NULL);
+	for (unsigned i = 0; i < node->extent_count && !ret; i++) {
+		struct block_node *part = node->extents[i];
+
+		one = (struct block_check){0};
+		if (part->drv->check)
+			ret = part->drv->check(part, fix, &one, out);
+		result->corruptions += one.corruptions;
+	}
+	return ret;
+}
+
+/* Of split images what the descriptor has: its extents stay closed. */
+static json_t *describe_extents(const struct block_node *node)
+{
+	static const char *const kinds[] = {
+		[VMDK_FLAT] = "FLAT", [VMDK_SPARSE] = "SPARSE", [VMDK_ZERO] = "ZERO"};
+	const struct vmdk *s = node->opaque;
+	json_t *list = json_array(), *one;
+
+	if (!s->is_text) {
+		one = json_object();
+		if (s->h.flags & VMDK_FLAG_COMPRESSED)
+			json_object_set_new(one, "compressed", json_true());
+		json_object_set_new(one, "virtual-size", json_integer(node->length));
+		json_object_set_new(one, "filename", json_string(node->filename));
+		json_object_set_new(one, "cluster-size", json_integer(s->m.unit));
+		json_object_set_new(one, "format", json_string(""));
+		json_array_append_new(list, one);
+	}
+	for (unsigned i = 0; i < s->text.count && s->is_text; i++) {
+		const struct vmdk_extent *e = &s->text.extents[i];
+		char *path = block_backing_path(node->filename, e->name ? e->name : "");
+
+		one = json_object();
+		json_object_set_new(one, "virtual-size", json_integer(e->sectors * 512));
+		json_object_set_new(one, "filename", json_string(path));
+		json_object_set_new(one, "format", json_string(kinds[e->kind]));
+		json_array_append_new(list, one);
+		free(path);
+	}
+	return list;
+}
+
+static void vmdk_info(struct block_node *node, struct block_info *info)
+{
+	const struct vmdk *s = node->opaque;
+
+	info->cluster_size = s->is_text ? 0 : s->m.unit;
+	info->specific = json_pack("{s:s, s:{s:I, s:I, s:s, s:o}}", "type", "vmdk", "data", "cid",
+				   (json_int_t)s->text.cid, "parent-cid",
+				   (json_int_t)s->text.parent_cid, "create-type", s->text.type,
+				   "extents", describe_extents(node));
+}
+
 const struct block_driver block_vmdk = {
 	.name = "vmdk",
 	.node_size = sizeof(struct vmdk),
@@ -587,6 +651,8 @@ const struct block_driver block_vmdk = {
 	.close = vmdk_close,
 	.submit = vmdk_submit,
 	.status = vmdk_status,
+	.check = vmdk_check,
+	.info = vmdk_info,
 	.allocated = vmdk_allocated,
 	.create = vmdk_create,
 	.create_options = vmdk_create_options,

@@ -426,6 +426,7 @@ const struct block_driver block_vpc = {
 	.open = vpc_open,
 	.close = mapped_close,
 	.submit = mapped_submit,
+	.info = mapped_info,
 	.status = mapped_status,
 	.create = vpc_create,
 	.create_options = options,

@@ -10,8 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "block/check.h"
 #include "block/img/img.h"
-#include "block/qcow2/check.h"
 
 static void print_line(void *opaque, const char *line)
 {
@@ -21,7 +21,7 @@ static void print_line(void *opaque, const char *line)
 		fprintf(stderr, "%s\n", line);
 }
 
-static void print_human(const struct qcow2_check *r)
+static void print_human(const struct block_check *r)
 {
 	char fragmented[64] = "";
 
@@ -62,7 +62,7 @@ static void put_count(json_t *o, const char *name, uint64_t value)
 		json_object_set_new(o, name, json_integer(value));
 }
 
-static void print_json(const char *filename, const char *format, const struct qcow2_check *r)
+static void print_json(const char *filename, const char *format, const struct block_check *r)
 {
 	json_t *o = json_object();
 
@@ -86,7 +86,8 @@ static void print_json(const char *filename, const char *format, const struct qc
 static int run(struct img *img, const char *filename, const char *format, bool image_opts,
 	       const char *cache, uint32_t flags, unsigned fix, bool quiet, enum img_output output)
 {
-	struct qcow2_check result, again;
+	struct block_check result = {0}, again = {0};
+	const struct block_check_out lines = {print_line, &quiet};
 	struct block_node *node;
 	struct error *err = NULL;
 	int ret;
@@ -97,12 +98,12 @@ static int run(struct img *img, const char *filename, const char *format, bool i
 			&err);
 	if (!node)
 		return img_fail(err);
-	if (node->drv != &block_qcow2) {
+	ret = node->drv->check ? node->drv->check(node, fix, &result, &lines) : -ENOTSUP;
+	if (ret == -ENOTSUP) {
 		fprintf(stderr, "vmm-img: This image format does not support checks\n");
 		block_unref(node);
 		return 63;
 	}
-	ret = qcow2_check(node, fix, &result, print_line, &quiet);
 	if (!ret && (result.corruptions_fixed || result.leaks_fixed)) {
 		if (output == OUTPUT_HUMAN && !quiet)
 			printf("The following inconsistencies were found and repaired:\n\n"
@@ -110,7 +111,7 @@ static int run(struct img *img, const char *filename, const char *format, bool i
 			       "Double checking the fixed image now...\n",
 			       (unsigned long long)result.leaks_fixed,
 			       (unsigned long long)result.corruptions_fixed);
-		ret = qcow2_check(node, 0, &again, print_line, &quiet);
+		ret = node->drv->check(node, 0, &again, &lines);
 		again.corruptions_fixed = result.corruptions_fixed;
 		again.leaks_fixed = result.leaks_fixed;
 		result = again;
@@ -150,9 +151,9 @@ int img_check(struct img *img, int argc, char **argv)
 			break;
 		case 'r':
 			if (!strcmp(optarg, "leaks"))
-				fix = QCOW2_FIX_LEAKS;
+				fix = BLOCK_FIX_LEAKS;
 			else if (!strcmp(optarg, "all"))
-				fix = QCOW2_FIX_ALL;
+				fix = BLOCK_FIX_ALL;
 			else
 				return img_usage("Unknown option value for -r "
 						 "(expecting 'leaks' or 'all'): %s",

@@ -69,6 +69,22 @@ static json_t *snapshots(const struct block_node *node)
 	return NULL;
 }
 
+/* What other formats' headers say; of those that say nothing not even that they are clean. */
+static void put_info(struct block_node *node, json_t *o)
+{
+	struct block_info info = {0};
+
+	if (node->drv->info)
+		node->drv->info(node, &info);
+	else if (!node->drv->protocol && !node->drv->filter && node->drv != &block_raw)
+		return;
+	if (info.cluster_size)
+		json_object_set_new(o, "cluster-size", json_integer(info.cluster_size));
+	if (info.specific)
+		json_object_set_new(o, "format-specific", info.specific);
+	json_object_set_new(o, "dirty-flag", json_boolean(info.dirty));
+}
+
 static json_t *describe(struct block_node *node, const char *filename)
 {
 	json_t *o = json_object(), *list;
@@ -84,7 +100,7 @@ static json_t *describe(struct block_node *node, const char *filename)
 		json_object_set_new(o, "dirty-flag",
 				    json_boolean(s->h.incompatible & QCOW2_INCOMPAT_DIRTY));
 	} else {
-		json_object_set_new(o, "dirty-flag", json_false());
+		put_info(node, o);
 	}
 	json_object_set_new(o, "format", json_string(block_format(node)));
 	list = snapshots(node);
@@ -112,39 +128,63 @@ static const char *text(const json_t *o, const char *key)
 	return s ? s : "";
 }
 
+static void print_value(const char *label, const json_t *value, int indent);
+
+/* An object's members in the order they were put in. */
+static void print_members(const json_t *o, int indent)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach((json_t *)o, key, value) print_value(key, value, indent);
+}
+
+static void print_value(const char *key, const json_t *value, int indent)
+{
+	char *label = xstrdup(key);
+
+	for (char *p = label; *p; p++)
+		if (*p == '-')
+			*p = ' ';
+	printf("%*s%s:", indent, "", label);
+	if (json_is_object(value)) {
+		printf("\n");
+		print_members(value, indent + 4);
+	} else if (json_is_array(value)) {
+		printf("\n");
+		for (size_t i = 0; i < json_array_size(value); i++) {
+			printf("%*s[%zu]:\n", indent + 4, "", i);
+			print_members(json_array_get(value, i), indent + 8);
+		}
+	} else if (json_is_string(value)) {
+		printf(" %s\n", json_string_value(value));
+	} else if (json_is_integer(value)) {
+		printf(" %lld\n", (long long)json_integer_value(value));
+	} else {
+		printf(" %s\n", json_is_true(value) ? "true" : "false");
+	}
+	free(label);
+}
+
 static void print_specific(const json_t *specific)
 {
-	static const char *const keys[] = {"compat",	    "compression-type", "lazy-refcounts",
-					   "refcount-bits", "data-file",	"data-file-raw",
-					   "corrupt",	    "extended-l2"};
-	const json_t *value;
-
 	if (!specific)
 		return;
 	printf("Format specific information:\n");
-	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
-		char *label = xstrdup(keys[i]);
-
-		value = json_object_get(specific, keys[i]);
-		for (char *p = label; *p; p++)
-			if (*p == '-')
-				*p = ' ';
-		if (json_is_string(value))
-			printf("    %s: %s\n", label, json_string_value(value));
-		else if (json_is_integer(value))
-			printf("    %s: %lld\n", label, (long long)json_integer_value(value));
-		else if (value)
-			printf("    %s: %s\n", label, json_is_true(value) ? "true" : "false");
-		free(label);
-	}
+	print_members(specific, 4);
 }
 
 void img_print_specific(const struct block_node *node)
 {
+	struct block_info info = {0};
 	json_t *specific = NULL;
 
 	if (node->drv == &block_qcow2)
 		specific = qcow2_specific(node->opaque);
+	else if (node->drv->info)
+		node->drv->info((struct block_node *)node, &info);
+	if (info.specific)
+		specific = info.specific;
 	print_specific(json_object_get(specific, "data"));
 	json_decref(specific);
 }

@@ -23,7 +23,7 @@ enum { QCOW2_MAX_BITMAP_DIR = 65535 * 1024, QCOW2_MAX_BITMAP_TABLE = 64 << 20 };
 
 struct check {
 	struct qcow2 *s;
-	struct qcow2_check *r;
+	struct block_check *r;
 	unsigned fix;
 	void (*message)(void *opaque, const char *line);
 	void *opaque;
@@ -290,7 +290,7 @@ static int compare_block(struct check *c, uint64_t index, bool fix)
 			continue;
 		leak = count > refs;
 		mend = fix && refs <= max && has_block(c, first + i) &&
-		       (c->fix & (leak ? QCOW2_FIX_LEAKS : QCOW2_FIX_ERRORS));
+		       (c->fix & (leak ? BLOCK_FIX_LEAKS : BLOCK_FIX_ERRORS));
 		if (!fix) {
 			say(c, "%s cluster %llu refcount=%llu reference=%llu",
 			    leak ? "Leaked" : "ERROR", (unsigned long long)(first + i),
@@ -600,7 +600,7 @@ static int repair(struct check *c)
 	uint64_t left;
 	int ret = 0;
 
-	if ((c->fix & QCOW2_FIX_ERRORS) && c->rebuild) {
+	if ((c->fix & BLOCK_FIX_ERRORS) && c->rebuild) {
 		ret = rebuild(c);
 		if (!ret) {
 			c->r->corruptions_fixed += c->r->corruptions - c->copied_wrong;
@@ -609,7 +609,7 @@ static int repair(struct check *c)
 	} else {
 		ret = compare(c, true);
 	}
-	if (!ret && (c->fix & QCOW2_FIX_ERRORS)) {
+	if (!ret && (c->fix & BLOCK_FIX_ERRORS)) {
 		ret = check_copied(c, true);
 		if (!ret)
 			c->r->corruptions_fixed += c->copied_wrong;
@@ -617,7 +617,7 @@ static int repair(struct check *c)
 	if (!ret)
 		ret = block_flush(s->file);
 	left = c->r->corruptions - MIN(c->r->corruptions, c->r->corruptions_fixed);
-	if (!ret && !left && (c->fix & QCOW2_FIX_ERRORS) &&
+	if (!ret && !left && (c->fix & BLOCK_FIX_ERRORS) &&
 	    (s->h.incompatible & (QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT))) {
 		s->h.incompatible &= ~(uint64_t)(QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT);
 		store_be64(s->header + QCOW2_OFF_INCOMPATIBLE, s->h.incompatible);
@@ -628,7 +628,7 @@ static int repair(struct check *c)
 	return ret ? ret : reload(c);
 }
 
-int qcow2_check(struct block_node *node, unsigned fix, struct qcow2_check *result,
+int qcow2_check(struct block_node *node, unsigned fix, struct block_check *result,
 		void (*message)(void *opaque, const char *line), void *opaque)
 {
 	struct qcow2 *s = node->opaque;
@@ -640,7 +640,7 @@ int qcow2_check(struct block_node *node, unsigned fix, struct qcow2_check *resul
 			  .block_index = UINT64_MAX};
 	int ret = 0;
 
-	*result = (struct qcow2_check){0};
+	*result = (struct block_check){0};
 	block_drain(node);
 	if (!node->read_only && !s->broken)
 		ret = qcow2_commit_sync(s);

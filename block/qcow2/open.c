@@ -193,7 +193,7 @@ static bool init_state(struct qcow2 *s, struct error **err)
 static bool prepare_writing(struct qcow2 *s, const struct block_open *how, struct error **err)
 {
 	uint64_t known = s->external ? QCOW2_AUTOCLEAR_RAW_DATA : 0;
-	struct qcow2_check result;
+	struct block_check result;
 	int ret = 0;
 
 	if ((s->h.incompatible & QCOW2_INCOMPAT_CORRUPT) && !(how->flags & BLOCK_OPEN_CHECK)) {
@@ -213,7 +213,7 @@ static bool prepare_writing(struct qcow2 *s, const struct block_open *how, struc
 		}
 	}
 	if ((s->h.incompatible & QCOW2_INCOMPAT_DIRTY) && !(how->flags & BLOCK_OPEN_CHECK)) {
-		ret = qcow2_check(s->node, QCOW2_FIX_ALL, &result, NULL, NULL);
+		ret = qcow2_check(s->node, BLOCK_FIX_ALL, &result, NULL, NULL);
 		if (ret || result.check_errors || result.corruptions) {
 			error_set_errno(err, ret ? ret : -EIO, "Could not repair dirty image");
 			return false;
@@ -403,6 +403,12 @@ static int qcow2_status(struct block_node *node, uint64_t offset, uint64_t bytes
 	return 0;
 }
 
+static int check(struct block_node *node, unsigned fix, struct block_check *result,
+		 const struct block_check_out *out)
+{
+	return qcow2_check(node, fix, result, out ? out->message : NULL, out ? out->opaque : NULL);
+}
+
 const struct block_driver block_qcow2 = {
 	.name = "qcow2",
 	.node_size = sizeof(struct qcow2),
@@ -418,6 +424,7 @@ const struct block_driver block_qcow2 = {
 	.change_backing = qcow2_change_backing,
 	.amend = qcow2_amend,
 	.status = qcow2_status,
+	.check = check,
 	.create = block_create_qcow2,
 	.create_options = block_qcow2_create_options,
 	.snapshots = &qcow2_snapshot_ops,

@@ -108,7 +108,7 @@ static void check_image(struct fixture *f, const char *event)
 	struct evloop *loop = evloop_new(NULL, NULL);
 	struct block_node *node = block_open_file(loop, f->path, "qcow2", 0, NULL, NULL);
 	uint8_t want[BYTES], got[BYTES];
-	struct qcow2_check result;
+	struct block_check result;
 
 	assert_non_null(node);
 	assert_int_equal(qcow2_check(node, 0, &result, NULL, NULL), 0);

@@ -54,11 +54,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		struct memdisk *disk = memdisk_new(loop, data, size, ROOM);
 		struct block_node *node = memdisk_open(disk, "qcow2", NULL,
 						       flags[i] | BLOCK_OPEN_NO_BACKING, NULL);
-		struct qcow2_check result;
+		struct block_check result;
 
 		if (node) {
 			if (!(flags[i] & BLOCK_OPEN_RDWR) || (flags[i] & BLOCK_OPEN_CHECK))
-				qcow2_check(node, flags[i] & BLOCK_OPEN_CHECK ? QCOW2_FIX_ALL : 0,
+				qcow2_check(node, flags[i] & BLOCK_OPEN_CHECK ? BLOCK_FIX_ALL : 0,
 					    &result, NULL, NULL);
 			use(node, data, size);
 			block_unref(node);

@@ -70,7 +70,7 @@ static void operate(struct guest *g)
 
 static void verify(struct guest *g, const char *when)
 {
-	struct qcow2_check result;
+	struct block_check result;
 	uint8_t *all = xmalloc(SIZE);
 
 	assert_int_equal(qcow2_check(g->node, 0, &result, NULL, NULL), 0);

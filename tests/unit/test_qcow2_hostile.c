@@ -188,7 +188,7 @@ static void damage(uint8_t *image, uint64_t length, unsigned cluster_bits, unsig
 static void try_image(struct evloop *loop, const uint8_t *image, uint64_t length, unsigned seed)
 {
 	static const uint32_t flags[] = {BLOCK_OPEN_RDWR, 0, BLOCK_OPEN_RDWR | BLOCK_OPEN_CHECK};
-	struct qcow2_check result;
+	struct block_check result;
 
 	for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
 		struct memdisk *disk = memdisk_new(loop, image, length, DISK);
@@ -201,7 +201,7 @@ static void try_image(struct evloop *loop, const uint8_t *image, uint64_t length
 			assert_null(strchr(error_message(err), '\n'));
 			error_free(err);
 		} else if (flags[i] & BLOCK_OPEN_CHECK) {
-			qcow2_check(node, QCOW2_FIX_ALL, &result, NULL, NULL);
+			qcow2_check(node, BLOCK_FIX_ALL, &result, NULL, NULL);
 			qcow2_check(node, 0, &result, NULL, NULL);
 			use(node, &seed);
 			block_unref(node);

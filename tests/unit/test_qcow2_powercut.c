@@ -254,7 +254,7 @@ static void check_sector(struct replay *r, uint64_t sector, const uint8_t *got)
 static void check_image(struct replay *r, bool write_on)
 {
 	const struct scenario *sc = r->g->sc;
-	struct qcow2_check result;
+	struct block_check result;
 	struct error *err = NULL;
 	struct block_node *node;
 	uint8_t *all = r->all;

@@ -155,7 +155,7 @@ static bool same_list(struct block_node *node, const struct state *st)
 
 static void check_clean(struct block_node *node)
 {
-	struct qcow2_check result;
+	struct block_check result;
 
 	assert_int_equal(qcow2_check(node, 0, &result, NULL, NULL), 0);
 	assert_int_equal(result.corruptions, 0);
@@ -456,7 +456,7 @@ static void run_hostile(const struct scenario *sc)
 	for (int i = 0; i < 600; i++) {
 		struct memdisk *disk = memdisk_new(w.loop, good, sc->room, sc->room);
 		struct block_node *node;
-		struct qcow2_check result;
+		struct block_check result;
 		const struct block_snapshot *sn;
 		size_t count;
 
@@ -478,7 +478,7 @@ static void run_hostile(const struct scenario *sc)
 			if (sn)
 				block_snapshot_delete(node, sn, NULL);
 			block_snapshot_create(node, &info, NULL);
-			qcow2_check(node, i % 5 ? 0 : QCOW2_FIX_ALL, &result, NULL, NULL);
+			qcow2_check(node, i % 5 ? 0 : BLOCK_FIX_ALL, &result, NULL, NULL);
 			block_unref(node);
 		}
 		memdisk_free(disk);
