@@ -157,9 +157,7 @@ void net_received(struct net_queue *q, const struct net_packet *pkts, unsigned n
 	nd->peer->received(nd->peer->opaque, q->index, pkts, n);
 }
 
-/* Lays a packet into the room for one, whose len becomes the packet's; 0 if it is larger than any
- * that may come, and lost. */
-static void fill(struct net_packet *room, const struct iovec *iov, unsigned iovcnt)
+void net_fill(struct net_packet *room, const struct iovec *iov, unsigned iovcnt)
 {
 	unsigned to = 0;
 	size_t at = 0, done = 0;
@@ -190,7 +188,7 @@ bool net_receive_copy(struct net_queue *q, const struct iovec *iov, unsigned iov
 
 	if (!net_receive_buffers(q, &pkt, 1))
 		return false;
-	fill(&pkt, iov, iovcnt);
+	net_fill(&pkt, iov, iovcnt);
 	net_received(q, &pkt, 1);
 	return true;
 }
@@ -206,7 +204,7 @@ unsigned net_receive_frames(struct net_queue *q, const struct iovec *frames, uns
 		if (!room)
 			break;
 		for (unsigned i = 0; i < room; i++)
-			fill(&pkts[i], &frames[done + i], 1);
+			net_fill(&pkts[i], &frames[done + i], 1);
 		net_received(q, pkts, room);
 		done += room;
 	}

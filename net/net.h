@@ -250,6 +250,9 @@ void net_received(struct net_queue *q, const struct net_packet *pkts, unsigned n
 bool net_receive_copy(struct net_queue *q, const struct iovec *iov, unsigned iovcnt);
 /* The same for n packets of one piece each; how many there was room for. */
 unsigned net_receive_frames(struct net_queue *q, const struct iovec *frames, unsigned n);
+/* What the two do: lays a packet into room that buffers() gave, whose len becomes the packet's; 0 if
+ * it is larger than any that may come, and lost. */
+void net_fill(struct net_packet *room, const struct iovec *iov, unsigned iovcnt);
 void net_writable(struct net_queue *q);
 /* Main thread. */
 void net_link_changed(struct netdev *nd, bool up);

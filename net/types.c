@@ -7,6 +7,7 @@
 #include "vmm/core/util.h"
 
 const struct net_type *const net_types[] = {
+	&net_type_user,
 	&net_type_tap,
 	&net_type_bridge,
 	NULL,

@@ -28,6 +28,7 @@ struct net_type {
 extern const struct net_type net_type_bridge, net_type_tap;
 
 extern const struct net_type *const net_types[]; /* ends with NULL */
+extern const struct net_type net_type_user;
 /* NULL and an error that names the nearest. */
 const struct net_type *net_type_find(const char *name, struct error **err);
 
