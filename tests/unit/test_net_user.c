@@ -1,0 +1,797 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The user-mode network against the real libslirp: a guest of our own (tests/lib/user_guest.h) on
+ * one side, the host's sockets on the other.
+ */
+#include "config.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "net/net.h"
+#include "net/types.h"
+#include "tests/lib/user_guest.h"
+#include "vmm/core/util.h"
+
+#ifdef CONFIG_SLIRP
+#include "net/user.h"
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+#endif
+
+enum { GATEWAY = 0x0a000202, FORWARD = 0x0a000264 };
+
+/* A chardev whose other end is the test. */
+struct end {
+	struct chardev chardev;
+	char in[1 << 16];
+	size_t len, takes; /* how much it takes now */
+	bool released;
+};
+
+struct fixture {
+	struct evloop *loop;
+	struct net_context context;
+	struct netdev *nd;
+	struct guest guest;
+	struct end end;
+};
+
+static size_t end_write(struct chardev *c, const uint8_t *data, size_t len)
+{
+	struct end *e = (struct end *)c;
+	size_t n = MIN(MIN(len, e->takes), sizeof(e->in) - e->len);
+
+	memcpy(e->in + e->len, data, n);
+	e->len += n;
+	e->takes -= n;
+	return n;
+}
+
+static const struct chardev_ops end_ops = {.write = end_write};
+
+static struct chardev *take(void *opaque, const char *id, struct error **err)
+{
+	struct fixture *x = opaque;
+
+	return strcmp(id, "end") ? NULL : &x->end.chardev;
+}
+
+static void release(void *opaque, struct chardev *c)
+{
+	struct fixture *x = opaque;
+
+	x->end.released = true;
+}
+
+static int setup(void **state)
+{
+	struct fixture *x = xcalloc(1, sizeof(*x));
+
+	signal(SIGPIPE, SIG_IGN);
+	x->loop = evloop_new(NULL, NULL);
+	x->context = (struct net_context){x->loop, take, release, x};
+	x->end.chardev.ops = &end_ops;
+	x->end.takes = SIZE_MAX;
+	*state = x;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *x = *state;
+
+	if (x->nd) {
+		net_detach(x->nd);
+		guest_destroy(&x->guest);
+		net_free(x->nd);
+	}
+	evloop_free(x->loop);
+	free(x);
+	return 0;
+}
+
+static struct netdev *make(struct fixture *x, const char *text, struct error **err)
+{
+	struct opts opts;
+	struct netdev *nd;
+
+	assert_true(opts_parse(&opts, text, "type", err));
+	nd = net_new(&x->context, &opts, err);
+	opts_free(&opts);
+	return nd;
+}
+
+static struct guest *start(struct fixture *x, const char *text)
+{
+	struct error *err = NULL;
+
+	x->nd = make(x, text, &err);
+	if (!x->nd)
+		fail_msg("%s: %s", text, error_message(err));
+	guest_init(&x->guest, x->loop, x->nd);
+	assert_true(net_attach(x->nd, &x->guest.peer, &x->loop, 1, NULL));
+	return &x->guest;
+}
+
+static void refused(struct fixture *x, const char *text, const char *message)
+{
+	struct error *err = NULL;
+
+	assert_null(make(x, text, &err));
+	if (!strstr(error_message(err), message) || strchr(error_message(err), '\n'))
+		fail_msg("%s: '%s' is not '%s'", text, error_message(err), message);
+	error_free(err);
+}
+
+/* The host's side */
+
+static int host_listen(int type, uint16_t *port)
+{
+	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(in);
+	int fd = socket(AF_INET, type | SOCK_NONBLOCK, 0);
+
+	assert_int_equal(bind(fd, (struct sockaddr *)&in, sizeof(in)), 0);
+	if (type == SOCK_STREAM)
+		assert_int_equal(listen(fd, 8), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&in, &len), 0);
+	*port = ntohs(in.sin_port);
+	return fd;
+}
+
+static uint16_t free_port(int type)
+{
+	uint16_t port;
+
+	close(host_listen(type, &port));
+	return port;
+}
+
+static int host_connect(int type, uint16_t port)
+{
+	struct sockaddr_in in = {.sin_family = AF_INET,
+				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+				 .sin_port = htons(port)};
+	int fd = socket(AF_INET, type, 0);
+
+	if (connect(fd, (struct sockaddr *)&in, sizeof(in)) < 0) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static size_t host_read(struct guest *g, int fd, void *buf, size_t len, int ms)
+{
+	int64_t end = evloop_now(g->loop) + ms * NSEC_PER_MSEC;
+	size_t done = 0;
+
+	while (done < len && evloop_now(g->loop) < end) {
+		ssize_t n = recv(fd, (char *)buf + done, len - done, MSG_DONTWAIT);
+
+		if (n > 0)
+			done += n;
+		else if (n == 0)
+			break;
+		else
+			guest_turn(g, 1);
+	}
+	return done;
+}
+
+static int host_accept(struct guest *g, int listener)
+{
+	int fd;
+
+	for (int i = 0; i < 500; i++) {
+		fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
+		if (fd >= 0)
+			return fd;
+		guest_turn(g, 1);
+	}
+	return -1;
+}
+
+/* DHCP */
+
+static const uint8_t *dhcp_option(const uint8_t *f, size_t len, uint8_t code)
+{
+	size_t at = 14 + 20 + 8 + 240;
+
+	while (at + 1 < len && f[at] != 255) {
+		if (f[at] == code)
+			return f + at + 1;
+		at += f[at] ? 2 + f[at + 1] : 1;
+	}
+	return NULL;
+}
+
+static void send_dhcp(struct guest *g, uint8_t kind)
+{
+	uint8_t m[300] = {1, 1, 6};
+	size_t at = 240;
+
+	store_be32(m + 4, 0x12345678);
+	memcpy(m + 28, g->mac, 6);
+	store_be32(m + 236, 0x63825363);
+	m[at++] = 53, m[at++] = 1, m[at++] = kind;
+	if (kind == 3) {
+		m[at++] = 50, m[at++] = 4;
+		store_be32(m + at, g->ip);
+		at += 4;
+	}
+	m[at++] = 255;
+	guest_send_udp(g, 0, UINT32_MAX, 68, 67, m, sizeof(m));
+}
+
+static bool option_is(const struct guest_frame *f, uint8_t code, const char *text)
+{
+	const uint8_t *o = dhcp_option(f->data, f->len, code);
+
+	return o && o[0] == strlen(text) && !memcmp(o + 1, text, o[0]);
+}
+
+static void test_dhcp(void **state)
+{
+	struct guest_frame f;
+	struct guest *g;
+
+	/* libslirp 4.7 never frees the server's name. */
+#ifdef __SANITIZE_ADDRESS__
+	__lsan_disable();
+#endif
+	g = start(*state, "user,id=n0,net=192.168.7.0/24,dhcpstart=192.168.7.50,hostname=box,"
+			  "domainname=example.org,bootfile=pxe.0,dnssearch=a.example,"
+			  "dnssearch=b.example,tftp-server-name=boot.example");
+#ifdef __SANITIZE_ADDRESS__
+	__lsan_enable();
+#endif
+	send_dhcp(g, 1);
+	assert_true(guest_next(g, &f, 1000));
+	assert_int_equal(load_be32(f.data + 42 + 16), 0xc0a80732);
+	assert_int_equal(dhcp_option(f.data, f.len, 53)[1], 2); /* offer */
+	assert_int_equal(load_be32(dhcp_option(f.data, f.len, 3) + 1), 0xc0a80702);
+	assert_int_equal(load_be32(dhcp_option(f.data, f.len, 6) + 1), 0xc0a80703);
+	assert_int_equal(load_be32(dhcp_option(f.data, f.len, 1) + 1), 0xffffff00);
+	assert_true(option_is(&f, 12, "box"));
+	assert_true(option_is(&f, 15, "example.org"));
+	assert_true(option_is(&f, 66, "boot.example"));
+	assert_string_equal((char *)f.data + 42 + 108, "pxe.0");
+	assert_non_null(memmem(dhcp_option(f.data, f.len, 119), 40, "\1b", 2));
+	free(f.data);
+	g->ip = 0xc0a80732;
+	send_dhcp(g, 3);
+	assert_true(guest_next(g, &f, 1000));
+	assert_int_equal(dhcp_option(f.data, f.len, 53)[1], 5); /* acknowledged */
+	free(f.data);
+}
+
+static void test_arp_icmp(void **state)
+{
+	struct guest *g = start(*state, "user,id=n0");
+	uint8_t echo[16] = {8, 0, 0, 0, 0, 7, 0, 1, 'h', 'i'};
+	struct guest_frame f;
+	char *info;
+
+	assert_true(guest_find_gateway(g, GATEWAY));
+	assert_memory_equal(g->gateway_mac, "\x52\x55\x0a\x00\x02\x02", 6);
+	store_be16(echo + 2, guest_checksum(echo, sizeof(echo), 0));
+	guest_send_ip(g, GATEWAY, 1, echo, sizeof(echo));
+	assert_true(guest_next(g, &f, 1000));
+	assert_int_equal(f.data[23], 1);
+	assert_int_equal(f.data[34], 0); /* echo reply */
+	assert_memory_equal(f.data + 42, "hi", 2);
+	free(f.data);
+	info = net_info(g->nd);
+	assert_string_equal(info, "index=0,type=user,net=10.0.2.0,restrict=off");
+	free(info);
+}
+
+static void test_tftp(void **state)
+{
+	char dir[] = "/tmp/vmm-tftp-XXXXXX", *path, *text;
+	struct guest_frame f;
+	struct guest *g;
+	FILE *out;
+
+	assert_non_null(mkdtemp(dir));
+	path = xasprintf("%s/boot", dir);
+	out = fopen(path, "w");
+	fputs("the kernel", out);
+	fclose(out);
+	text = xasprintf("user,id=n0,tftp=%s,bootfile=boot", dir);
+	g = start(*state, text);
+	assert_true(guest_find_gateway(g, GATEWAY));
+	guest_send_udp(g, g->ip, GATEWAY, 2000, 69, "\0\1boot\0octet", 13);
+	assert_true(guest_next(g, &f, 1000));
+	assert_int_equal(load_be16(f.data + 42), 3); /* DATA */
+	assert_int_equal(load_be16(f.data + 44), 1);
+	assert_int_equal(load_be16(f.data + 38) - 8, 4 + 10);
+	assert_memory_equal(f.data + 46, "the kernel", 10);
+	free(f.data);
+	/* Nothing above the directory. */
+	guest_send_udp(g, g->ip, GATEWAY, 2001, 69, "\0\1../etc/passwd\0octet", 22);
+	assert_true(guest_next(g, &f, 1000));
+	assert_int_equal(load_be16(f.data + 42), 5); /* ERROR */
+	free(f.data);
+	unlink(path);
+	rmdir(dir);
+	free(path);
+	free(text);
+}
+
+static void test_udp_out(void **state)
+{
+	struct guest *g = start(*state, "user,id=n0");
+	struct sockaddr_in from;
+	socklen_t len = sizeof(from);
+	uint16_t port;
+	int fd = host_listen(SOCK_DGRAM, &port);
+	struct guest_frame f;
+	char buf[16];
+
+	assert_true(guest_find_gateway(g, GATEWAY));
+	guest_send_udp(g, g->ip, GATEWAY, 5000, port, "ping", 4);
+	guest_turn(g, 2);
+	assert_int_equal(recvfrom(fd, buf, sizeof(buf), MSG_DONTWAIT, (struct sockaddr *)&from,
+				  &len),
+			 4);
+	assert_int_equal(sendto(fd, "pong!", 5, 0, (struct sockaddr *)&from, len), 5);
+	assert_true(guest_next(g, &f, 1000));
+	assert_int_equal(load_be16(f.data + 34), port);
+	assert_int_equal(load_be16(f.data + 36), 5000);
+	assert_memory_equal(f.data + 42, "pong!", 5);
+	free(f.data);
+	close(fd);
+}
+
+static void fill_pattern(uint8_t *p, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		p[i] = i * 7 + (i >> 8);
+}
+
+/* A megabyte each way through a connection of the guest's. */
+static void bulk(struct guest *g)
+{
+	enum { LEN = 1 << 20 };
+	uint8_t *out = xmalloc(LEN), *in = xmalloc(LEN);
+	struct guest_tcp *t;
+	size_t sent = 0, got = 0;
+	uint16_t port;
+	int listener = host_listen(SOCK_STREAM, &port), fd;
+
+	fill_pattern(out, LEN);
+	assert_true(guest_find_gateway(g, GATEWAY));
+	t = guest_connect(g, GATEWAY, port);
+	assert_true(t->open);
+	fd = host_accept(g, listener);
+	assert_true(fd >= 0);
+	/* out, a piece at a time, as the host reads */
+	while (sent < LEN) {
+		size_t n = MIN(LEN - sent, 32768);
+
+		assert_int_equal(guest_write(t, out + sent, n), n);
+		sent += n;
+		got += host_read(g, fd, in + got, sent - got, 2000);
+	}
+	assert_int_equal(got, LEN);
+	assert_memory_equal(in, out, LEN);
+	/* in */
+	for (sent = 0; sent < LEN;) {
+		ssize_t n = send(fd, out + sent, LEN - sent, MSG_DONTWAIT);
+
+		if (n > 0)
+			sent += n;
+		guest_turn(g, 1);
+	}
+	assert_true(guest_wait(t, LEN, 5000));
+	assert_memory_equal(t->in, out, LEN);
+	close(fd);
+	for (int i = 0; i < 100 && !t->fin_seen; i++)
+		guest_turn(g, 2);
+	assert_true(t->fin_seen);
+	guest_close(t);
+	close(listener);
+	free(out);
+	free(in);
+}
+
+static void test_tcp_out(void **state)
+{
+	bulk(start(*state, "user,id=n0"));
+}
+
+static void test_refused_connection(void **state)
+{
+	struct guest *g = start(*state, "user,id=n0");
+	struct guest_tcp *t;
+
+	assert_true(guest_find_gateway(g, GATEWAY));
+	t = guest_connect(g, GATEWAY, free_port(SOCK_STREAM));
+	assert_true(t->reset);
+	assert_false(t->open);
+}
+
+static void talk_in(struct guest *g, struct guest_tcp *t, int fd)
+{
+	char buf[8] = {0};
+
+	assert_true(fd >= 0);
+	for (int i = 0; i < 500 && !t->open; i++)
+		guest_turn(g, 2);
+	assert_true(t->open);
+	assert_int_equal(send(fd, "hello", 5, 0), 5);
+	assert_true(guest_wait(t, 5, 2000));
+	assert_memory_equal(t->in, "hello", 5);
+	assert_int_equal(guest_write(t, "world", 5), 5);
+	assert_int_equal(host_read(g, fd, buf, 5, 2000), 5);
+	assert_string_equal(buf, "world");
+}
+
+static void test_hostfwd(void **state)
+{
+	uint16_t port = free_port(SOCK_STREAM), udp = free_port(SOCK_DGRAM);
+	char *text = xasprintf("user,id=n0,hostfwd=tcp:127.0.0.1:%u-:22,"
+			       "hostfwd=udp:127.0.0.1:%u-10.0.2.15:53", port, udp);
+	struct guest *g = start(*state, text);
+	struct guest_tcp *t = guest_listen(g, 22);
+	struct guest_frame f;
+	int fd = host_connect(SOCK_STREAM, port);
+
+	/* The guest was never heard of: the network asks for it. */
+	talk_in(g, t, fd);
+	assert_true(g->arps > 0);
+	close(fd);
+
+	fd = host_connect(SOCK_DGRAM, udp);
+	assert_int_equal(send(fd, "query", 5, 0), 5);
+	assert_true(guest_next(g, &f, 1000));
+	assert_int_equal(load_be16(f.data + 36), 53);
+	assert_memory_equal(f.data + 42, "query", 5);
+	free(f.data);
+	close(fd);
+	free(text);
+}
+
+static void test_hostfwd_unix(void **state)
+{
+	char dir[] = "/tmp/vmm-hostfwd-XXXXXX", *text;
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	struct fixture *x = *state;
+	struct stat st;
+	struct guest *g;
+	int fd;
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(un.sun_path, sizeof(un.sun_path), "%s/a-b", dir);
+	text = xasprintf("user,id=n0,hostfwd=unix:%s-:22", un.sun_path);
+	g = start(x, text);
+	fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&un, sizeof(un)), 0);
+	talk_in(g, guest_listen(g, 22), fd);
+	close(fd);
+	net_detach(x->nd);
+	guest_destroy(g);
+	net_free(x->nd);
+	x->nd = NULL;
+	assert_int_equal(stat(un.sun_path, &st), -1);
+	assert_int_equal(rmdir(dir), 0);
+	free(text);
+}
+
+static void test_hostfwd_while_running(void **state)
+{
+	struct fixture *x = *state;
+	struct guest *g = start(x, "user,id=n0");
+	struct guest_tcp *t = guest_listen(g, 80);
+	uint16_t port = free_port(SOCK_STREAM);
+	char *rule = xasprintf("tcp:127.0.0.1:%u-:80", port), *text, *where;
+	struct error *err = NULL;
+	int fd;
+
+	assert_int_equal(host_connect(SOCK_STREAM, port), -1);
+	assert_true(x->nd->ops->hostfwd_add(x->nd, rule, NULL));
+	fd = host_connect(SOCK_STREAM, port);
+	talk_in(g, t, fd);
+	text = x->nd->ops->connections(x->nd);
+	where = xasprintf("%u", port);
+	assert_non_null(strstr(text, "TCP[HOST_FORWARD]"));
+	assert_non_null(strstr(text, where));
+	free(text);
+	free(where);
+	/* Taken. */
+	assert_false(x->nd->ops->hostfwd_add(x->nd, rule, &err));
+	assert_non_null(strstr(error_message(err), "Address already in use"));
+	error_free(err);
+	err = NULL;
+	*strrchr(rule, '-') = '\0';
+	assert_true(x->nd->ops->hostfwd_remove(x->nd, rule, NULL));
+	assert_false(x->nd->ops->hostfwd_remove(x->nd, rule, &err));
+	assert_non_null(strstr(error_message(err), "not found"));
+	error_free(err);
+	assert_int_equal(host_connect(SOCK_STREAM, port), -1);
+	close(fd);
+	free(rule);
+}
+
+static void test_guestfwd_chardev(void **state)
+{
+	struct fixture *x = *state;
+	struct guest *g = start(x, "user,id=n0,restrict=on,"
+				   "guestfwd=tcp:10.0.2.100:1234-chardev:end");
+	uint8_t out[6000];
+	struct guest_tcp *t;
+
+	assert_true(guest_find_gateway(g, FORWARD));
+	t = guest_connect(g, FORWARD, 1234);
+	assert_true(t->open);
+	assert_int_equal(guest_write(t, "hello", 5), 5);
+	assert_memory_equal(x->end.in, "hello", 5);
+	assert_true(x->end.chardev.peer->can_receive(x->end.chardev.peer->opaque) >= 6);
+	x->end.chardev.peer->receive(x->end.chardev.peer->opaque, (uint8_t *)"answer", 6);
+	assert_true(guest_wait(t, 6, 1000));
+	assert_memory_equal(t->in, "answer", 6);
+
+	/* An end that takes its time loses nothing. */
+	fill_pattern(out, sizeof(out));
+	x->end.len = 0;
+	x->end.takes = 100;
+	guest_write(t, out, 1000);
+	assert_int_equal(x->end.len, 100);
+	x->end.takes = 500;
+	x->end.chardev.peer->writable(x->end.chardev.peer->opaque);
+	assert_int_equal(x->end.len, 600);
+	x->end.takes = SIZE_MAX;
+	x->end.chardev.peer->writable(x->end.chardev.peer->opaque);
+	assert_int_equal(x->end.len, 1000);
+	assert_int_equal(guest_write(t, out + 1000, 5000), 5000);
+	assert_int_equal(x->end.len, 6000);
+	assert_memory_equal(x->end.in, out, 6000);
+
+	/* restrict=on: nothing else is there. */
+	t = guest_connect(g, GATEWAY, free_port(SOCK_STREAM));
+	assert_false(t->open);
+	net_detach(x->nd);
+	guest_destroy(g);
+	net_free(x->nd);
+	x->nd = NULL;
+	assert_true(x->end.released);
+	assert_null(x->end.chardev.peer);
+}
+
+static void test_guestfwd_command(void **state)
+{
+	struct guest *g = start(*state, "user,id=n0,guestfwd=tcp:10.0.2.100:7-cmd:cat");
+	struct guest_tcp *t;
+
+	assert_true(guest_find_gateway(g, FORWARD));
+	t = guest_connect(g, FORWARD, 7);
+	assert_true(t->open);
+	assert_int_equal(guest_write(t, "echo me", 7), 7);
+	assert_true(guest_wait(t, 7, 3000));
+	assert_memory_equal(t->in, "echo me", 7);
+}
+
+static void test_ipv6(void **state)
+{
+	struct guest *g = start(*state, "user,id=n0,ipv6-net=fd00:7::/64");
+	/* A router solicitation from a link-local address. */
+	uint8_t f[14 + 40 + 8] = {0x33, 0x33, 0, 0, 0, 2};
+	struct guest_frame r;
+	bool found = false;
+	uint32_t sum;
+
+	memcpy(f + 6, g->mac, 6);
+	store_be16(f + 12, 0x86dd);
+	f[14] = 0x60;
+	store_be16(f + 18, 8);
+	f[20] = 58;
+	f[21] = 255;
+	memcpy(f + 22, "\xfe\x80\0\0\0\0\0\0\x50\x54\0\xff\xfe\x12\x34\x56", 16);
+	memcpy(f + 38, "\xff\2\0\0\0\0\0\0\0\0\0\0\0\0\0\2", 16);
+	f[54] = 133;
+	sum = 58 + 8;
+	for (int i = 22; i < 54; i += 2)
+		sum += load_be16(f + i);
+	store_be16(f + 56, guest_checksum(f + 54, 8, sum));
+	guest_send(g, f, sizeof(f));
+	while (!found && guest_next(g, &r, 500)) {
+		found = load_be16(r.data + 12) == 0x86dd && r.data[54] == 134 &&
+			memmem(r.data, r.len, "\xfd\0\0\7\0\0\0\0", 8);
+		free(r.data);
+	}
+	assert_true(found);
+}
+
+/* A guest without buffers gets its packets once it has some. */
+static void test_no_buffers(void **state)
+{
+	struct guest *g = start(*state, "user,id=n0");
+	struct guest_frame f;
+
+	g->stalled = true;
+	send_dhcp(g, 1);
+	guest_turn(g, 2);
+	assert_false(guest_next(g, &f, 10));
+	g->stalled = false;
+	net_receive_ready(g->nd, 0);
+	assert_true(guest_next(g, &f, 1000));
+	assert_int_equal(dhcp_option(f.data, f.len, 53)[1], 2);
+	free(f.data);
+	/* Far more than is kept for it: nothing grows. */
+	g->stalled = true;
+	for (int i = 0; i < 2 * USER_PENDING_MAX; i++)
+		send_dhcp(g, 1);
+	assert_int_equal(((struct user *)g->nd)->pending_count, USER_PENDING_MAX);
+	g->stalled = false;
+}
+
+static void test_link(void **state)
+{
+	struct guest *g = start(*state, "user,id=n0");
+	struct guest_frame f;
+
+	net_set_link(g->nd, false);
+	assert_int_equal(g->links, 1);
+	send_dhcp(g, 1);
+	assert_false(guest_next(g, &f, 20));
+	net_set_link(g->nd, true);
+	send_dhcp(g, 1);
+	assert_true(guest_next(g, &f, 1000));
+	free(f.data);
+}
+
+/* A device that goes and another that comes find the network as it was. */
+static void test_attach_again(void **state)
+{
+	struct fixture *x = *state;
+	uint16_t port = free_port(SOCK_STREAM);
+	char *text = xasprintf("user,id=n0,hostfwd=tcp:127.0.0.1:%u-:22", port);
+	struct guest *g = start(x, text);
+	struct error *err = NULL;
+	int fd;
+
+	assert_true(guest_find_gateway(g, GATEWAY));
+	assert_false(net_attach(x->nd, &g->peer, &x->loop, 1, &err));
+	assert_non_null(strstr(error_message(err), "in use"));
+	error_free(err);
+	net_detach(x->nd);
+	fd = host_connect(SOCK_STREAM, port); /* waits in the listener's queue */
+	while (evloop_run_once(x->loop, 0))
+		;
+	assert_true(net_attach(x->nd, &g->peer, &x->loop, 1, NULL));
+	talk_in(g, guest_listen(g, 22), fd);
+	close(fd);
+	free(text);
+}
+
+/* Frames that no guest of good will sends. */
+static void test_garbage(void **state)
+{
+	struct guest *g = start(*state, "user,id=n0");
+	static uint8_t f[65600];
+	uint32_t seed = 1;
+
+	assert_true(guest_find_gateway(g, GATEWAY));
+	for (int i = 0; i < 3000; i++) {
+		size_t len;
+
+		for (size_t k = 0; k < 128; k++)
+			f[k] = (seed = seed * 1103515245 + 12345) >> 16;
+		len = i % 100 ? (seed >> 8) % 200 : sizeof(f);
+		store_be16(f + 12, i % 3 ? 0x0800 : i % 2 ? 0x0806 : 0x86dd);
+		if (i % 3)
+			f[14] = 0x45;
+		guest_send(g, f, len);
+	}
+	guest_turn(g, 2);
+}
+
+static void test_errors(void **state)
+{
+	struct fixture *x = *state;
+	uint16_t port;
+	int fd = host_listen(SOCK_STREAM, &port);
+	char *taken = xasprintf("user,id=n0,hostfwd=tcp:127.0.0.1:%u-:22", port);
+
+	refused(x, "user", "'id' is missing");
+	refused(x, "usr,id=n0", "did you mean 'user'?");
+	refused(x, "vde,id=n0", "not supported");
+	refused(x, "user,id=n0,guestfdw=x", "did you mean 'guestfwd'?");
+	refused(x, "user,id=n0,smb=/tmp", "Invalid parameter 'smb'");
+	refused(x, "user,id=n0,net=hello", "expects ADDRESS/BITS");
+	refused(x, "user,id=n0,net=10.0.2.0/3", "4 to 32 bits");
+	refused(x, "user,id=n0,net=10.0.2.0/x", "no mask");
+	refused(x, "user,id=n0,host=1.2.3.4", "host is not in the network");
+	refused(x, "user,id=n0,host=10.0.2.3", "dns and host must differ");
+	refused(x, "user,id=n0,dhcpstart=10.0.3.15", "dhcpstart is not in the network");
+	refused(x, "user,id=n0,dhcpstart=10.0.2.2", "must differ");
+	refused(x, "user,id=n0,dns=8.8.8.8,restrict=on", "dns is not in the network");
+	refused(x, "user,id=n0,dns=eight", "expects an IPv4 address");
+	refused(x, "user,id=n0,ipv4=off,ipv6=off", "both off");
+	refused(x, "user,id=n0,ipv4=off,net=10.0.0.0/8", "net needs IPv4");
+	refused(x, "user,id=n0,ipv6=off,ipv6-host=fec0::2", "ipv6-host needs IPv6");
+	refused(x, "user,id=n0,ipv6-net=fec0::/200", "at most 126 bits");
+	refused(x, "user,id=n0,ipv6-host=fe80::1", "ipv6-host is not in the network");
+	refused(x, "user,id=n0,domainname=", "cannot be empty");
+	refused(x, "user,id=n0,restrict=maybe", "'on' or 'off'");
+	refused(x, "user,id=n0,hostfwd=sctp::1-:1", "begins with tcp:");
+	refused(x, "user,id=n0,hostfwd=tcp::1", "'-' is missing");
+	refused(x, "user,id=n0,hostfwd=tcp::70000-:22", "a port is 0 to 65535");
+	refused(x, "user,id=n0,hostfwd=tcp::22-:0", "a port is 1 to 65535");
+	refused(x, "user,id=n0,hostfwd=tcp:a.b:22-:22", "no IPv4 address");
+	refused(x, "user,id=n0,hostfwd=unix:-:22", "1 to 107 bytes");
+	refused(x, taken, "Address already in use");
+	refused(x, "user,id=n0,guestfwd=tcp:10.0.2.100:7", "it is tcp:SERVER:PORT");
+	refused(x, "user,id=n0,guestfwd=tcp:1.2.3.4:7-cmd:cat", "not in the network");
+	refused(x, "user,id=n0,guestfwd=tcp:10.0.2.100:7-chardev:none", "no chardev 'none'");
+	refused(x, "user,id=n0,guestfwd=tcp:10.0.2.100:7-stdio", "ends with chardev:ID");
+	close(fd);
+	free(taken);
+}
+
+static void test_rules(void **state)
+{
+	struct user_rule r;
+
+	assert_true(user_rule_parse(&r, "::2222-:22", false, NULL));
+	assert_false(r.udp);
+	assert_int_equal(r.host.in.sin_addr.s_addr, 0);
+	assert_int_equal(ntohs(r.host.in.sin_port), 2222);
+	assert_int_equal(ntohs(r.guest.sin_port), 22);
+	assert_true(user_rule_parse(&r, "udp:127.0.0.1:0x10-10.0.2.20:53", false, NULL));
+	assert_true(r.udp);
+	assert_int_equal(ntohs(r.host.in.sin_port), 16);
+	assert_int_equal(ntohl(r.guest.sin_addr.s_addr), 0x0a000214);
+	assert_true(user_rule_parse(&r, "tcp::2222", true, NULL));
+	assert_false(user_rule_parse(&r, "2222", true, NULL));
+}
+
+int main(void)
+{
+#define NET_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		NET_TEST(test_dhcp),
+		NET_TEST(test_arp_icmp),
+		NET_TEST(test_tftp),
+		NET_TEST(test_udp_out),
+		NET_TEST(test_tcp_out),
+		NET_TEST(test_refused_connection),
+		NET_TEST(test_hostfwd),
+		NET_TEST(test_hostfwd_unix),
+		NET_TEST(test_hostfwd_while_running),
+		NET_TEST(test_guestfwd_chardev),
+		NET_TEST(test_guestfwd_command),
+		NET_TEST(test_ipv6),
+		NET_TEST(test_no_buffers),
+		NET_TEST(test_link),
+		NET_TEST(test_attach_again),
+		NET_TEST(test_garbage),
+		NET_TEST(test_errors),
+		cmocka_unit_test(test_rules),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
+#else
+int main(void)
+{
+	return 0;
+}
+#endif
