@@ -35,7 +35,8 @@ cli     := $(wildcard vmm/cli/*.c)
 cloudinit := $(wildcard vmm/cloudinit/*.c)
 hw      := $(wildcard hw/*.c hw/*/*.c)
 img_main := $(wildcard block/img/*.c)
-block   := $(wildcard block/*.c block/qcow2/*.c block/engine/*.c block/format/*.c block/filter/*.c block/nbd/*.c)
+block   := $(wildcard block/*.c block/qcow2/*.c block/engine/*.c block/format/*.c block/filter/*.c block/nbd/*.c \
+	block/crypt/*.c)
 net     := $(wildcard net/*.c)
 accel   := $(wildcard accel/*.c accel/*/*.c)
 target  := $(wildcard target-x86/*.c target-x86/*/*.c)
@@ -43,10 +44,10 @@ program := $(wildcard vmm/*.c)
 
 LIBS := $(JANSSON_LIBS) $(LIBURING_LIBS) $(LIBAIO_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS) $(BZIP2_LIBS) $(FDT_LIBS) \
 	$(SLIRP_LIBS) $(SECCOMP_LIBS) $(CAPNG_LIBS) $(NUMA_LIBS) \
-	$(GNUTLS_LIBS) $(LIBNBD_LIBS) -lm
+	$(NETTLE_LIBS) $(GNUTLS_LIBS) $(LIBNBD_LIBS) -lm
 INCS := $(JANSSON_CFLAGS) $(LIBURING_CFLAGS) $(ZLIB_CFLAGS) $(ZSTD_CFLAGS) $(FDT_CFLAGS) \
 	$(SLIRP_CFLAGS) $(ISOFS_CFLAGS) $(SECCOMP_CFLAGS) $(CAPNG_CFLAGS) $(NUMA_CFLAGS) \
-	$(GNUTLS_CFLAGS) $(LIBNBD_CFLAGS)
+	$(NETTLE_CFLAGS) $(GNUTLS_CFLAGS) $(LIBNBD_CFLAGS)
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 rooms := core chardev control state cli cloudinit hw block net accel target

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "block/crypt/luks.h"
 #include "block/file.h"
 #include "block/qcow2/qcow2.h"
 
@@ -32,6 +33,21 @@ const struct block_create_option block_qcow2_create_options[] = {
 	{"data_file", "str", NULL, "File name of an external data file"},
 	{"data_file_raw", "bool (on/off)", NULL,
 	 "The external data file must stay valid as a raw image"},
+	{"encrypt.cipher-alg", "str", NULL, "Name of encryption cipher algorithm"},
+	{"encrypt.cipher-mode", "str", NULL, "Name of encryption cipher mode"},
+	{"encrypt.format", "str", NULL, "Encrypt the image, format choices: 'luks'"},
+	{"encrypt.hash-alg", "str", NULL, "Name of encryption hash algorithm"},
+	{"encrypt.iter-time", "num", NULL, "Time to spend in PBKDF in milliseconds", true},
+	{"encrypt.ivgen-alg", "str", NULL, "Name of IV generator algorithm"},
+	{"encrypt.ivgen-hash-alg", "str", NULL, "Name of IV generator hash algorithm"},
+	{"encrypt.key-secret", "str", NULL, "ID of secret providing LUKS passphrase"},
+	{"encrypt.keyslot", "num", NULL, "Select a single keyslot to modify explicitly", true, true},
+	{"encrypt.new-secret", "str", NULL, "New secret to set in the matching keyslots", true,
+	 true},
+	{"encrypt.old-secret", "str", NULL, "Select all keyslots that match this password", true,
+	 true},
+	{"encrypt.state", "str", NULL,
+	 "Select new state of affected keyslots (active/inactive)", true, true},
 	{"extended_l2", "bool (on/off)", NULL, "Extended L2 tables: 32 subclusters in a cluster"},
 	{"lazy_refcounts", "bool (on/off)", NULL, "Postpone refcount updates", true},
 	{"preallocation", "str", NULL,
@@ -41,9 +57,9 @@ const struct block_create_option block_qcow2_create_options[] = {
 	{0},
 };
 
-int block_create_file(const char *filename, struct error **err)
+static int open_locked(const char *filename, int flags, struct error **err)
 {
-	int fd = open(filename, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	int fd = open(filename, O_RDWR | O_CLOEXEC | flags, 0644);
 
 	if (fd < 0) {
 		error_set_errno(err, errno, "Could not create '%s'", filename);
@@ -54,12 +70,24 @@ int block_create_file(const char *filename, struct error **err)
 		close(fd);
 		return -1;
 	}
-	if (ftruncate(fd, 0) < 0) {
+	return fd;
+}
+
+int block_create_file(const char *filename, struct error **err)
+{
+	int fd = open_locked(filename, O_CREAT, err);
+
+	if (fd >= 0 && ftruncate(fd, 0) < 0) {
 		error_set_errno(err, errno, "Could not create '%s'", filename);
 		close(fd);
 		return -1;
 	}
 	return fd;
+}
+
+int block_create_again(const char *filename, struct error **err)
+{
+	return open_locked(filename, 0, err);
 }
 
 bool block_create_end(const char *filename, int fd, int ret, struct error **err)
@@ -140,6 +168,7 @@ bool block_create_raw(const char *filename, const struct block_create *c, struct
 struct layout {
 	unsigned cluster_bits, order;
 	uint64_t l1_entries, l1_clusters, blocks, table_clusters, clusters;
+	uint64_t crypt, crypt_clusters; /* bytes of the LUKS header, or 0 */
 };
 
 static bool plan(struct layout *l, const struct block_create *c, struct error **err)
@@ -209,7 +238,12 @@ static bool plan(struct layout *l, const struct block_create *c, struct error **
 			  "extended_l2 is enabled");
 		return false;
 	}
+	if (c->luks && c->raw_data) {
+		error_set(err, "data_file_raw and encryption cannot be used at the same time");
+		return false;
+	}
 	l->order = __builtin_ctz(bits);
+	l->crypt_clusters = div_round_up(l->crypt, UINT64_C(1) << l->cluster_bits);
 	l1_bits = 2 * l->cluster_bits - (c->extended_l2 ? 4 : 3);
 	l->l1_entries = div_round_up(c->size, UINT64_C(1) << l1_bits);
 	if (c->size > INT64_MAX - 511 || l->l1_entries * 8 > QCOW2_MAX_L1_BYTES) {
@@ -222,11 +256,17 @@ static bool plan(struct layout *l, const struct block_create *c, struct error **
 	l->blocks = l->table_clusters = 1;
 	do {
 		before = l->blocks + l->table_clusters;
-		l->clusters = 1 + l->table_clusters + l->blocks + l->l1_clusters;
+		l->clusters = 1 + l->table_clusters + l->blocks + l->l1_clusters +
+			      l->crypt_clusters;
 		l->blocks = div_round_up(l->clusters, per_block);
 		l->table_clusters = div_round_up(l->blocks * 8, UINT64_C(1) << l->cluster_bits);
 	} while (before != l->blocks + l->table_clusters);
 	return true;
+}
+
+static uint64_t crypt_offset(const struct layout *l)
+{
+	return (l->clusters - l->crypt_clusters) << l->cluster_bits;
 }
 
 static size_t put_extension(uint8_t *buf, size_t at, uint32_t type, const void *data, size_t len)
@@ -271,7 +311,9 @@ static bool put_header(uint8_t *buf, const struct layout *l, const struct block_
 	size_t name = c->backing ? strlen(c->backing) : 0;
 	size_t format = c->backing_format ? ALIGN_UP(strlen(c->backing_format), 8) + 8 : 0;
 	size_t data = c->data_file ? ALIGN_UP(strlen(c->data_file), 8) + 8 : 0;
+	size_t crypt = c->luks ? 8 + 16 : 0;
 
+	format += crypt;
 	if (data > 1023 + 8 || at + format + data + 8 > cluster) {
 		error_set(err, "Data file name too long for the image's header");
 		return false;
@@ -285,6 +327,7 @@ static bool put_header(uint8_t *buf, const struct layout *l, const struct block_
 	store_be32(buf + 4, c->v2 ? 2 : 3);
 	store_be32(buf + 20, l->cluster_bits);
 	store_be64(buf + QCOW2_OFF_SIZE, ALIGN_UP(c->size, 512));
+	store_be32(buf + QCOW2_OFF_CRYPT_METHOD, c->luks ? QCOW2_CRYPT_LUKS : QCOW2_CRYPT_NONE);
 	store_be32(buf + QCOW2_OFF_L1_SIZE, l->l1_entries);
 	store_be64(buf + QCOW2_OFF_L1, (1 + l->table_clusters + l->blocks) << l->cluster_bits);
 	store_be64(buf + QCOW2_OFF_REFTABLE, cluster);
@@ -307,6 +350,13 @@ static bool put_header(uint8_t *buf, const struct layout *l, const struct block_
 	if (c->data_file)
 		at = put_extension(buf, at, QCOW2_EXT_DATA_FILE, c->data_file,
 				   strlen(c->data_file));
+	if (c->luks) {
+		uint8_t place[16];
+
+		store_be64(place, crypt_offset(l));
+		store_be64(place + 8, l->crypt);
+		at = put_extension(buf, at, QCOW2_EXT_CRYPTO, place, sizeof(place));
+	}
 	if (!c->v2 && at + 8 + 8 * 48 + 8 + name <= cluster)
 		at = put_feature_names(buf, at);
 	at += 8; /* the end of extensions is zeroes */
@@ -323,6 +373,7 @@ static bool preallocate(const char *filename, const struct block_create *c, stru
 {
 	const uint32_t flags = BLOCK_OPEN_RDWR | BLOCK_OPEN_NO_BACKING | BLOCK_OPEN_BLOCKDEV;
 	struct opts opts = {0};
+	const struct block_names names = {.objects = c->objects};
 	struct evloop *loop = evloop_new(NULL, err);
 	struct block_node *node = NULL;
 	int ret, fd;
@@ -332,7 +383,9 @@ static bool preallocate(const char *filename, const struct block_create *c, stru
 	opts_add(&opts, "driver", "qcow2");
 	opts_add(&opts, "file.driver", "file");
 	opts_add(&opts, "file.filename", filename);
-	node = block_open_tool(loop, &opts, flags, NULL, err);
+	if (c->luks)
+		opts_add(&opts, "encrypt.key-secret", opts_get(c->opts, "encrypt.key-secret"));
+	node = block_open_tool(loop, &opts, flags, &names, err);
 	opts_free(&opts);
 	ret = node ? qcow2_preallocate(node, c->prealloc == PREALLOC_FULL) : 0;
 	block_unref(node);
@@ -357,48 +410,68 @@ static bool create_data_file(const struct block_create *c, struct error **err)
 	return !c->data_file || block_create_raw(c->data_file, &raw, err);
 }
 
+/* What stands at the file's beginning; the L1 table behind it is zeroes. NULL with err. */
+static uint8_t *make_metadata(const struct layout *l, const struct block_create *c, size_t bytes,
+			      struct error **err)
+{
+	uint64_t cluster = UINT64_C(1) << l->cluster_bits;
+	uint64_t per_block = UINT64_C(1) << (l->cluster_bits + 3 - l->order);
+	uint8_t *buf = calloc(1, bytes);
+
+	if (!buf) {
+		error_set_errno(err, ENOMEM, "Could not make the image's metadata");
+		return NULL;
+	}
+	if (!put_header(buf, l, c, err)) {
+		free(buf);
+		return NULL;
+	}
+	for (uint64_t i = 0; i < l->blocks; i++)
+		store_be64(buf + cluster + i * 8, (1 + l->table_clusters + i) << l->cluster_bits);
+	for (uint64_t i = 0; i < l->clusters; i++)
+		refcount_set(buf + ((1 + l->table_clusters + i / per_block) << l->cluster_bits),
+			     l->order, i % per_block, 1);
+	return buf;
+}
+
+static bool write_image(const char *filename, const struct layout *l, const struct block_create *c,
+			const uint8_t *luks, size_t luks_len, struct error **err)
+{
+	size_t bytes = (1 + l->table_clusters + l->blocks) << l->cluster_bits;
+	uint8_t *buf = make_metadata(l, c, bytes, err);
+	int fd = buf ? block_create_file(filename, err) : -1, ret = 0;
+
+	if (fd >= 0) {
+		if (ftruncate(fd, l->clusters << l->cluster_bits) < 0)
+			ret = -errno;
+		if (!ret)
+			ret = write_full(fd, buf, bytes);
+		if (!ret && luks)
+			ret = block_create_write(fd, crypt_offset(l), luks, luks_len);
+	}
+	free(buf);
+	return fd >= 0 && block_create_end(filename, fd, ret, err);
+}
+
 bool block_create_qcow2(const char *filename, const struct block_create *c, struct error **err)
 {
-	struct layout l;
-	uint64_t cluster, per_block, bytes;
-	uint8_t *buf;
-	int fd, ret;
+	struct layout l = {0};
+	struct luks_params p;
+	uint8_t *luks = NULL;
+	size_t luks_len = 0;
+	bool ok;
 
+	if (c->luks && !luks_params_read(&p, c->opts, "encrypt.", c->objects, err))
+		return false;
+	if (c->luks)
+		l.crypt = luks_params_payload(&p);
 	if (!plan(&l, c, err))
 		return false;
-	cluster = UINT64_C(1) << l.cluster_bits;
-	per_block = UINT64_C(1) << (l.cluster_bits + 3 - l.order);
-	if (!create_data_file(c, err))
+	if (c->luks && !(luks = luks_make(&p, &luks_len, err)))
 		return false;
-	bytes = (1 + l.table_clusters + l.blocks) << l.cluster_bits; /* the L1 table is zeroes */
-	buf = calloc(1, bytes);
-	if (!buf) {
-		error_set_errno(err, ENOMEM, "Could not create '%s'", filename);
-		return false;
-	}
-	if (!put_header(buf, &l, c, err)) {
-		free(buf);
-		return false;
-	}
-	for (uint64_t i = 0; i < l.blocks; i++)
-		store_be64(buf + cluster + i * 8, (1 + l.table_clusters + i) << l.cluster_bits);
-	for (uint64_t i = 0; i < l.clusters; i++)
-		refcount_set(buf + ((1 + l.table_clusters + i / per_block) << l.cluster_bits),
-			     l.order, i % per_block, 1);
-	fd = block_create_file(filename, err);
-	if (fd < 0) {
-		free(buf);
-		return false;
-	}
-	ret = ftruncate(fd, l.clusters << l.cluster_bits) < 0 ? -errno : write_full(fd, buf, bytes);
-	free(buf);
-	close(fd);
-	if (ret) {
-		error_set_errno(err, ret, "Could not write '%s'", filename);
-		unlink(filename);
-		return false;
-	}
+	ok = create_data_file(c, err) && write_image(filename, &l, c, luks, luks_len, err);
+	free(luks);
 	/* A raw data file may be written by others: no cluster of it is to read as zero by itself.
 	 */
-	return (!c->prealloc && !c->raw_data) || preallocate(filename, c, err);
+	return ok && ((!c->prealloc && !c->raw_data) || preallocate(filename, c, err));
 }

@@ -171,6 +171,9 @@ static struct block_node *open_top(struct block_open *how, struct opts *opts,
 		"throttling.group",
 		"throttling.bps-total",
 		"throttling.iops-total",
+		"key-secret",
+		"encrypt.format",
+		"encrypt.key-secret",
 	};
 	struct block_node *node;
 	bool discard;

@@ -37,6 +37,7 @@ enum {
 	BLOCK_OPEN_PROBED = 1 << 12,	   /* the format was guessed */
 	BLOCK_OPEN_BLOCKDEV = 1 << 13,	   /* -blockdev's reading of "file" */
 	BLOCK_OPEN_UNMAP = 1 << 14,	   /* discard=unmap unless it says otherwise */
+	BLOCK_OPEN_NO_IO = 1 << 15,	   /* metadata is enough: no password is asked for */
 };
 
 /* In act_flags of a read that is done: some of it came from the backing file. */
@@ -127,6 +128,7 @@ struct block_check_out;
 struct block_info {
 	uint64_t cluster_size; /* 0: has none */
 	bool dirty;	       /* was not closed properly */
+	bool encrypted;
 	struct json_t *specific; /* of the format: {"type": ..., "data": ...}, the caller's; or NULL */
 };
 
@@ -163,8 +165,9 @@ struct block_driver {
 	 * own backing stays what it is. */
 	bool (*change_backing)(struct block_node *node, const char *backing, const char *format,
 			       struct error **err);
-	/* The options of create_options that are marked for it. */
-	bool (*amend)(struct block_node *node, struct opts *opts, struct error **err);
+	/* The options of create_options that are marked for it; force: what loses data, too. */
+	bool (*amend)(struct block_node *node, struct opts *opts, bool force,
+		      const struct objects *objects, struct error **err);
 	const struct block_snapshot_ops *snapshots; /* NULL: the format has none */
 	/* Whether the image is right, and (BLOCK_FIX_*) making it so. 0, -ENOTSUP if it cannot fix, or
 	 * -errno when it could not be carried through. NULL: the format has nothing to check. */
@@ -191,6 +194,8 @@ struct block_node {
 	char *filename;	    /* as given; of the lowest file for a format */
 	char *backing_name; /* as the header has it, or NULL */
 	char *backing_format;
+	char *key_secret;	/* the secret that unlocked it, or NULL; and the option for that: */
+	const char *key_option; /* "encrypt.key-secret" */
 	bool read_only;
 	bool probed; /* the format was guessed: sector 0 is guarded */
 	bool writeback;
@@ -280,7 +285,8 @@ bool block_buf_is_zero(const void *buf, size_t bytes);
  */
 struct block_node *block_open_node(const struct block_open *how, struct opts *opts,
 				   struct error **err);
-/* For tools, on a loop that is theirs alone. format NULL: probed. flags: BLOCK_OPEN_*. */
+/* For tools, on a loop that is theirs alone. format NULL: probed. flags:
+ * BLOCK_OPEN_*. */
 struct block_node *block_open_file(struct evloop *loop, const char *filename, const char *format,
 				   uint32_t flags, const struct block_names *names,
 				   struct error **err);
@@ -317,6 +323,7 @@ extern const struct block_driver block_vdi, block_vhdx, block_vpc, block_vmdk;
 extern const struct block_driver block_qcow1, block_qed, block_parallels, block_bochs, block_cloop,
 	block_dmg;
 extern const struct block_driver block_null_co, block_null_aio;
+extern const struct block_driver block_luks;
 extern const struct block_driver block_throttle, block_copy_on_read, block_blkdebug, block_delay;
 
 /* filter/copy_on_read.c: its open(), without options. */

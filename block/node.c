@@ -60,6 +60,7 @@ void block_node_free(struct block_node *node)
 	free(node->filename);
 	free(node->backing_name);
 	free(node->backing_format);
+	free(node->key_secret);
 	free(node);
 }
 

@@ -20,7 +20,8 @@ static const struct block_driver *const drivers[] = {
 	&block_file,	 &block_host_device,  &block_raw,   &block_qcow2, &block_null_co,
 	&block_null_aio, &block_vdi,	      &block_vpc,   &block_vhdx,  &block_vmdk,
 	&block_throttle, &block_copy_on_read, &block_qcow1, &block_qed,	  &block_parallels,
-	&block_bochs,	 &block_cloop,	      &block_dmg,   &block_blkdebug, &block_delay,
+	&block_bochs,	 &block_cloop,	      &block_dmg,   &block_luks,  &block_blkdebug,
+	&block_delay,
 };
 
 static const char *const discard_names[] = {"ignore", "off", "unmap", "on", NULL};
@@ -30,7 +31,7 @@ static const char *const zeroes_names[] = {"off", "on", "unmap", NULL};
 enum {
 	INHERITED = BLOCK_OPEN_RDWR | BLOCK_OPEN_AUTO_RO | BLOCK_OPEN_BACKING |
 		    BLOCK_OPEN_FORCE_SHARE | BLOCK_OPEN_DIRECT | BLOCK_OPEN_NO_FLUSH |
-		    BLOCK_OPEN_BLOCKDEV | BLOCK_OPEN_NO_WARN,
+		    BLOCK_OPEN_BLOCKDEV | BLOCK_OPEN_NO_WARN | BLOCK_OPEN_NO_IO,
 };
 
 const struct block_driver *block_find_driver(const char *name)

@@ -10,6 +10,7 @@
 static const struct block_driver *const known[] = {
 	&block_qcow2, &block_vdi, &block_vpc,	    &block_vhdx,  &block_vmdk,
 	&block_qcow1, &block_qed, &block_parallels, &block_bochs, &block_cloop,
+	&block_luks,
 };
 
 static const struct {
@@ -18,7 +19,7 @@ static const struct {
 	const char *magic;
 } foreign[] = {
 	{"vmdk", 0, 4, "COWD"},
-	{"luks", 0, 6, "LUKS\xba\xbe"},
+	{"luks2", 0, 8, "LUKS\xba\xbe\0\2"},
 };
 
 const struct block_driver *block_probe(const uint8_t *buf, size_t len, const char **unsupported)

@@ -94,6 +94,7 @@ static int run(struct img *img, const char *filename, const char *format, bool i
 
 	node = img_open(img, filename, format, image_opts, cache,
 			flags | BLOCK_OPEN_CHECK | BLOCK_OPEN_NO_BACKING | BLOCK_OPEN_NO_WARN |
+				BLOCK_OPEN_NO_IO |
 				(fix ? BLOCK_OPEN_RDWR : 0),
 			&err);
 	if (!node)

@@ -65,8 +65,9 @@ static bool copy_down(struct img *img, struct settings *set, struct block_node *
 
 	if (!base)
 		return false;
-	c.dst = img_open(img, block_filename(base), block_format(base), false, set->cache,
-			 BLOCK_OPEN_RDWR | BLOCK_OPEN_RESIZE | BLOCK_OPEN_UNMAP, err);
+	c.dst = img_open_key(img, block_filename(base), block_format(base), false, set->cache,
+			     BLOCK_OPEN_RDWR | BLOCK_OPEN_RESIZE | BLOCK_OPEN_UNMAP,
+			     base->key_option, base->key_secret, err);
 	if (!c.dst)
 		return false;
 	if (block_length(c.dst) < c.bytes)

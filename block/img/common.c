@@ -32,6 +32,13 @@ int img_usage(const char *fmt, ...)
 struct block_node *img_open(struct img *img, const char *name, const char *format, bool image_opts,
 			    const char *cache, uint32_t flags, struct error **err)
 {
+	return img_open_key(img, name, format, image_opts, cache, flags, NULL, NULL, err);
+}
+
+struct block_node *img_open_key(struct img *img, const char *name, const char *format,
+				bool image_opts, const char *cache, uint32_t flags,
+				const char *key_option, const char *key_secret, struct error **err)
+{
 	struct opts opts = {0};
 	struct block_node *node;
 
@@ -49,6 +56,8 @@ struct block_node *img_open(struct img *img, const char *name, const char *forma
 		if (format)
 			opts_add(&opts, "format", format);
 	}
+	if (key_secret)
+		opts_add(&opts, key_option, key_secret);
 	node = block_open_tool(img->loop, &opts, flags, &img->names, err);
 	if (!node)
 		error_prefix(err, "Could not open '%s': ", name);
@@ -79,6 +88,35 @@ bool img_parse_output(const char *s, enum img_output *out)
 	return true;
 }
 
+/* Marks what block_create_qcow2() reads. */
+static bool encrypt_options(struct opts *opts, struct block_create *c, struct error **err)
+{
+	static const char *const names[] = {"key-secret",     "cipher-alg", "cipher-mode", "ivgen-alg",
+					    "ivgen-hash-alg", "hash-alg",   "iter-time"};
+	const char *format = opts_get(opts, "encrypt.format");
+	bool aes = false, any = false, ok = false;
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		char *key = xasprintf("encrypt.%s", names[i]);
+
+		any |= opts_get(opts, key) != NULL;
+		free(key);
+	}
+	if (!opts_get_bool(opts, "encryption", &aes, err))
+		return false;
+	if (aes || (format && !strcmp(format, "aes")))
+		error_set(err, "New images with AES encryption are not made, since it protects "
+			       "little; use encrypt.format=luks");
+	else if (any && !format)
+		error_set(err, "Parameter 'encrypt.format' is missing");
+	else if (format && strcmp(format, "luks"))
+		error_set(err, "Parameter 'encrypt.format' does not accept value '%s'", format);
+	else
+		ok = true;
+	c->luks = ok && format;
+	return ok;
+}
+
 static bool qcow2_options(struct opts *opts, struct block_create *c, struct error **err)
 {
 	static const char *const compat[] = {"0.10", "v2", "1.1", "v3", NULL};
@@ -92,7 +130,8 @@ static bool qcow2_options(struct opts *opts, struct block_create *c, struct erro
 	    !opts_get_u64(opts, "refcount_bits", &bits, err) ||
 	    !opts_get_bool(opts, "extended_l2", &c->extended_l2, err) ||
 	    !opts_get_bool(opts, "data_file_raw", &c->raw_data, err) ||
-	    !opts_get_bool(opts, "lazy_refcounts", &c->lazy_refcounts, err))
+	    !opts_get_bool(opts, "lazy_refcounts", &c->lazy_refcounts, err) ||
+	    !encrypt_options(opts, c, err))
 		return false;
 	if (!is_pow2(cluster) || cluster < 512 || cluster > 2 * MiB) {
 		error_set(err, "Cluster size must be a power of two between 512 and 2048k");
@@ -125,7 +164,7 @@ static bool own_options(const struct block_driver *drv, struct block_create *c, 
 
 		while (o->name && strcmp(o->name, opts->items[i].key))
 			o++;
-		if (!o->name) {
+		if (!o->name || o->amend_only) {
 			error_set(err, "Invalid parameter '%s'", opts->items[i].key);
 			goto fail;
 		}

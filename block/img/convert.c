@@ -12,13 +12,15 @@ enum { SPARSE_MAX = 16 << 20 };
 struct settings {
 	const char *format, *out_format, *cache, *src_cache, *backing, *backing_format, *snapshot;
 	char *options;
+	const char *key_option;
+	char *key_secret; /* of the target, if it is made here and encrypted */
 	bool image_opts, target_image_opts, no_create, target_is_zero, backed;
 	uint32_t flags;
 	struct img_copy copy;
 	struct img_progress progress;
 };
 
-static bool make_target(struct settings *set, const char *filename, struct error **err)
+static bool make_target(struct img *img, struct settings *set, const char *filename, struct error **err)
 {
 	struct block_create create = {0};
 	struct opts opts;
@@ -29,6 +31,11 @@ static bool make_target(struct settings *set, const char *filename, struct error
 		return false;
 	if (!opts_has(&opts, "size"))
 		create.size = size;
+	create.objects = img->names.objects;
+	/* What it is made with is what it opens with. */
+	set->key_option = create.luks ? "encrypt.key-secret" : "key-secret";
+	if (opts_has(&opts, set->key_option))
+		set->key_secret = xstrdup(opts_get(&opts, set->key_option));
 	if (set->backing) {
 		create.backing = set->backing;
 		create.backing_format = set->backing_format;
@@ -37,7 +44,10 @@ static bool make_target(struct settings *set, const char *filename, struct error
 	ok = !set->copy.compressed || block_find_driver(set->out_format)->compresses;
 	if (!ok)
 		error_set(err, "Compression not supported for this file format");
-	else if (create.backing && !create.backing_format) {
+	else if (set->copy.compressed && create.luks) {
+		error_set(err, "Compression and encryption not supported at the same time");
+		ok = false;
+	} else if (create.backing && !create.backing_format) {
 		error_set(err, "Use of backing file requires explicit backing format");
 		ok = false;
 	} else if (create.backing && !img_takes_backing(set->out_format)) {
@@ -79,11 +89,12 @@ static bool open_target(struct img *img, struct settings *set, const char *to, s
 		error_set(err, "Unknown file format '%s'", set->out_format);
 		return false;
 	}
-	if (!set->no_create && !make_target(set, to, err))
+	if (!set->no_create && !make_target(img, set, to, err))
 		return false;
-	c->dst = img_open(img, to, set->target_image_opts ? NULL : set->out_format,
-			  set->target_image_opts, set->cache, BLOCK_OPEN_RDWR | BLOCK_OPEN_UNMAP,
-			  err);
+	c->dst = img_open_key(img, to, set->target_image_opts ? NULL : set->out_format,
+			      set->target_image_opts, set->cache,
+			      BLOCK_OPEN_RDWR | BLOCK_OPEN_UNMAP, set->key_option, set->key_secret,
+			      err);
 	if (!c->dst)
 		return false;
 	if (block_length(c->dst) < c->bytes) {
@@ -91,6 +102,10 @@ static bool open_target(struct img *img, struct settings *set, const char *to, s
 		return false;
 	}
 	c->compressed |= c->dst->packs;
+	if (c->compressed && c->dst->key_secret) {
+		error_set(err, "Compression and encryption not supported at the same time");
+		return false;
+	}
 	if (c->compressed && !c->dst->drv->compresses) {
 		error_set(err, "Compression not supported for this file format");
 		return false;
@@ -130,6 +145,7 @@ static int run(struct img *img, struct settings *set, int n, char **names)
 	while (c->srcs)
 		block_unref(c->src[--c->srcs]);
 	free(c->src);
+	free(set->key_secret);
 	return ok ? 0 : img_fail(err);
 }
 

@@ -55,6 +55,9 @@ static void print_formatting(const char *filename, const char *format, const str
 		printf("\n");
 		return;
 	}
+	for (const struct block_create_option *o = drv->create_options; o->name; o++)
+		if (!strncmp(o->name, "encrypt.", 8) && opts_has(c->opts, o->name))
+			printf(" %s=%s", o->name, opts_peek(c->opts, o->name));
 	if (!strcmp(format, "qcow2"))
 		printf(" cluster_size=%u extended_l2=%s compression_type=%s",
 		       c->cluster_bits ? 1u << c->cluster_bits : 65536,
@@ -118,6 +121,7 @@ int img_create(struct img *img, int argc, char **argv)
 	}
 	filename = argv[optind];
 	ok = img_create_options(format, options, &c, &opts, &err);
+	c.objects = img->names.objects;
 	has_size = opts_has(&opts, "size");
 	if (ok && argc - optind == 2) {
 		has_size = true;

@@ -48,6 +48,10 @@ int img_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* image_opts: name is a list of options. cache NULL: writeback. */
 struct block_node *img_open(struct img *img, const char *name, const char *format, bool image_opts,
 			    const char *cache, uint32_t flags, struct error **err);
+/* The same with the secret that unlocks it (NULL: none), and the option for that. */
+struct block_node *img_open_key(struct img *img, const char *name, const char *format,
+				bool image_opts, const char *cache, uint32_t flags,
+				const char *key_option, const char *key_secret, struct error **err);
 /* "1.5 GiB", as qemu-img prints sizes. buf has 32 bytes. */
 const char *img_size(char *buf, uint64_t bytes);
 /* -o NAME=VALUE,... of a format; the creation's parameters. */

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "block/crypt/luks_node.h"
 #include "block/img/img.h"
 #include "block/snapshot.h"
 #include "block/qcow2/qcow2.h"
@@ -28,6 +29,14 @@ static json_t *qcow2_specific(const struct qcow2 *s)
 		json_object_set_new(data, "data-file", json_string(s->data_name));
 	if (s->external)
 		json_object_set_new(data, "data-file-raw", json_boolean(s->raw_data));
+	if (s->h.crypt_method) {
+		o = json_object();
+		if (s->luks)
+			luks_info(s->luks, true, o);
+		else
+			json_object_set_new(o, "format", json_string("aes"));
+		json_object_set_new(data, "encrypt", o);
+	}
 	if (s->h.version >= 3) {
 		json_object_set_new(data, "corrupt",
 				    json_boolean(s->h.incompatible & QCOW2_INCOMPAT_CORRUPT));
@@ -78,6 +87,8 @@ static void put_info(struct block_node *node, json_t *o)
 		node->drv->info(node, &info);
 	else if (!node->drv->protocol && !node->drv->filter && node->drv != &block_raw)
 		return;
+	if (info.encrypted)
+		json_object_set_new(o, "encrypted", json_true());
 	if (info.cluster_size)
 		json_object_set_new(o, "cluster-size", json_integer(info.cluster_size));
 	if (info.specific)
@@ -96,6 +107,8 @@ static json_t *describe(struct block_node *node, const char *filename)
 		struct qcow2 *s = node->opaque;
 
 		json_object_set_new(o, "cluster-size", json_integer(s->cluster_size));
+		if (s->h.crypt_method)
+			json_object_set_new(o, "encrypted", json_true());
 		json_object_set_new(o, "format-specific", qcow2_specific(s));
 		json_object_set_new(o, "dirty-flag",
 				    json_boolean(s->h.incompatible & QCOW2_INCOMPAT_DIRTY));
@@ -229,6 +242,8 @@ static void print_human(const json_t *o)
 		printf("disk size: %s\n", img_size(buf, json_integer_value(actual)));
 	else
 		printf("disk size: unavailable\n");
+	if (json_is_true(json_object_get(o, "encrypted")))
+		printf("encrypted: yes\n");
 	if (cluster)
 		printf("cluster_size: %lld\n", (long long)json_integer_value(cluster));
 	if (json_is_true(json_object_get(o, "dirty-flag")))
@@ -251,7 +266,9 @@ static json_t *collect(struct img *img, const char *filename, const char *format
 
 	/* Opening the whole chain first finds its loops and what is missing. */
 	node = img_open(img, filename, format, image_opts, NULL,
-			flags | (chain ? 0 : BLOCK_OPEN_NO_BACKING) | BLOCK_OPEN_CHECK, err);
+			flags | (chain ? 0 : BLOCK_OPEN_NO_BACKING) | BLOCK_OPEN_CHECK |
+				BLOCK_OPEN_NO_IO,
+			err);
 	if (!node) {
 		json_decref(list);
 		return NULL;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "block/crypt/luks.h"
 #include "block/img/img.h"
 #include "block/qcow2/qcow2.h"
 
@@ -23,14 +24,17 @@ static uint64_t refcount_clusters(uint64_t clusters, uint64_t cluster_size, unsi
 	return last;
 }
 
-static uint64_t qcow2_metadata(const struct block_create *c, uint64_t size)
+/* crypt: bytes of a LUKS header. */
+static uint64_t qcow2_metadata(const struct block_create *c, uint64_t size, uint64_t crypt)
 {
 	uint64_t cluster = UINT64_C(1) << (c->cluster_bits ? c->cluster_bits : 16);
 	uint64_t data = div_round_up(size, cluster);
 	uint64_t l2 = div_round_up(data * 8, cluster), l1 = div_round_up(l2 * 8, cluster);
 
-	return (1 + l1 + l2 +
-		refcount_clusters(1 + l1 + l2 + data, cluster,
+	uint64_t header = 1 + div_round_up(crypt, cluster);
+
+	return (header + l1 + l2 +
+		refcount_clusters(header + l1 + l2 + data, cluster,
 				  c->refcount_bits ? c->refcount_bits : 16)) *
 	       cluster;
 }
@@ -72,16 +76,27 @@ static void print(enum img_output output, uint64_t required, uint64_t all, bool 
 	       (unsigned long long)all);
 }
 
+static bool crypt_bytes(const struct block_create *c, struct opts *opts,
+			const struct objects *objects, uint64_t *bytes, struct error **err)
+{
+	struct luks_params p;
+
+	if (!luks_params_read(&p, opts, c->luks ? "encrypt." : "", objects, err))
+		return false;
+	*bytes = luks_params_payload(&p);
+	return true;
+}
+
 static int measure(struct block_node *node, const char *format, const char *text, uint64_t size,
-		   enum img_output output, struct error **err)
+		   enum img_output output, const struct objects *objects, struct error **err)
 {
 	struct block_create c = {0};
 	struct opts opts;
-	uint64_t required, all, metadata = 0, cluster;
+	uint64_t required, all, metadata = 0, cluster, crypt = 0;
 	bool bitmaps = false;
 	int ret = 0;
 
-	if (strcmp(format, "qcow2") && strcmp(format, "raw")) {
+	if (strcmp(format, "qcow2") && strcmp(format, "raw") && strcmp(format, "luks")) {
 		error_set(err,
 			  block_find_driver(format) ? "Block driver '%s' does not support size "
 						      "measurement"
@@ -91,11 +106,15 @@ static int measure(struct block_node *node, const char *format, const char *text
 	}
 	if (!img_create_options(format, text, &c, &opts, err))
 		return -1;
+	if ((c.luks || !strcmp(format, "luks")) && !crypt_bytes(&c, &opts, objects, &crypt, err)) {
+		opts_free(&opts);
+		return -1;
+	}
 	size = ALIGN_UP(node ? block_length(node) : size, 512);
-	required = all = size;
+	required = all = size + (c.luks ? 0 : crypt);
 	if (!strcmp(format, "qcow2")) {
 		cluster = UINT64_C(1) << (c.cluster_bits ? c.cluster_bits : 16);
-		metadata = qcow2_metadata(&c, size);
+		metadata = qcow2_metadata(&c, size, crypt);
 		all = ALIGN_UP(size, cluster) + metadata;
 		required = all;
 		if (c.prealloc == PREALLOC_OFF || c.prealloc == PREALLOC_METADATA)
@@ -187,7 +206,7 @@ int img_measure(struct img *img, int argc, char **argv)
 		if (!node || (snapshot && !img_show_snapshot(node, snapshot, &err)))
 			ret = img_fail(err);
 	}
-	if (!ret && measure(node, out_format, options, size, output, &err))
+	if (!ret && measure(node, out_format, options, size, output, img->names.objects, &err))
 		ret = img_fail(err);
 	block_unref(node);
 	free(options);

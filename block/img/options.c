@@ -36,7 +36,7 @@ int img_print_options(const char *format, bool amend)
 	for (; o && o->name; o++) {
 		int width;
 
-		if (amend && !o->amend)
+		if (amend ? !o->amend : o->amend_only)
 			continue;
 		if (!any)
 			printf(amend ? "Amend options for '%s':\n" : "Supported %s options:\n",

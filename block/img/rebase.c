@@ -249,9 +249,9 @@ static bool may_be_amended(const struct block_driver *drv, const struct opts *op
 
 int img_amend(struct img *img, int argc, char **argv)
 {
-	static const struct option longs[] = {{"image-opts", 0, 0, 1}, {0}};
+	static const struct option longs[] = {{"image-opts", 0, 0, 1}, {"force", 0, 0, 2}, {0}};
 	const char *format = NULL, *cache = NULL;
-	bool image_opts = false, quiet = false, ok = false;
+	bool image_opts = false, quiet = false, force = false, ok = false;
 	struct img_progress progress = {0};
 	struct block_node *node;
 	struct error *err = NULL;
@@ -279,6 +279,9 @@ int img_amend(struct img *img, int argc, char **argv)
 		case 1:
 			image_opts = true;
 			break;
+		case 2:
+			force = true;
+			break;
 		default:
 			ret = 1;
 		}
@@ -301,7 +304,7 @@ int img_amend(struct img *img, int argc, char **argv)
 		} else if (node && opts_parse(&opts, options, NULL, &err)) {
 			img_progress_start(&progress);
 			ok = may_be_amended(node->drv, &opts, &err) &&
-			     node->drv->amend(node, &opts, &err);
+			     node->drv->amend(node, &opts, force, img->names.objects, &err);
 			img_progress_end(&progress, ok);
 		}
 		ret = ok ? 0 : img_fail(err);

@@ -223,7 +223,8 @@ static bool can_be_old(const struct qcow2 *s, const struct plan *p, struct error
 	return false;
 }
 
-bool qcow2_amend(struct block_node *node, struct opts *opts, struct error **err)
+bool qcow2_amend(struct block_node *node, struct opts *opts, bool force,
+		 const struct objects *objects, struct error **err)
 {
 	struct qcow2 *s = node->opaque;
 	struct plan p = as_it_is(s);
@@ -255,6 +256,8 @@ bool qcow2_amend(struct block_node *node, struct opts *opts, struct error **err)
 		return false;
 	}
 	if (p.version < 3 && !can_be_old(s, &p, err))
+		return false;
+	if (!qcow2_amend_crypt(s, opts, force, objects, err))
 		return false;
 	if (p.version < s->h.version) {
 		/* Lazy refcounts could make the header dirty again. */

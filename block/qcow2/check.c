@@ -555,6 +555,7 @@ static int count_all(struct check *c)
 
 	reference(c, 0, s->cluster_size);
 	reference(c, s->h.l1_offset, s->h.l1_size * UINT64_C(8));
+	reference(c, s->crypt_offset, s->crypt_bytes);
 	ret = walk_l1(c, s->l1, s->h.l1_size, true);
 	if (!ret)
 		ret = walk_snapshots(c);

@@ -65,7 +65,7 @@ bool qcow2_header_parse(struct qcow2_header *h, const uint8_t *buf, size_t len, 
 	h->backing_len = load_be32(buf + 16);
 	h->cluster_bits = load_be32(buf + 20);
 	h->size = load_be64(buf + QCOW2_OFF_SIZE);
-	h->crypt_method = load_be32(buf + 32);
+	h->crypt_method = load_be32(buf + QCOW2_OFF_CRYPT_METHOD);
 	h->l1_size = load_be32(buf + QCOW2_OFF_L1_SIZE);
 	h->l1_offset = load_be64(buf + QCOW2_OFF_L1);
 	h->reftable_offset = load_be64(buf + QCOW2_OFF_REFTABLE);
@@ -138,6 +138,12 @@ static void take_extension(struct qcow2_extensions *x, uint32_t type, const uint
 		x->bitmap_dir_bytes = load_be64(data + 8);
 		x->bitmap_dir = load_be64(data + 16);
 		break;
+	case QCOW2_EXT_CRYPTO:
+		if (len < 16)
+			break;
+		x->crypt_offset = load_be64(data);
+		x->crypt_bytes = load_be64(data + 8);
+		break;
 	case QCOW2_EXT_DATA_FILE:
 		x->data_offset = offset;
 		x->data_len = len;
@@ -149,7 +155,7 @@ static void take_extension(struct qcow2_extensions *x, uint32_t type, const uint
 	}
 }
 
-bool qcow2_extensions_parse(struct qcow2_extensions *x, const struct qcow2_header *h,
+static bool walk_extensions(struct qcow2_extensions *x, const struct qcow2_header *h,
 			    const uint8_t *first, size_t len, struct error **err)
 {
 	uint64_t end = MIN((uint64_t)len, UINT64_C(1) << h->cluster_bits);
@@ -179,6 +185,26 @@ bool qcow2_extensions_parse(struct qcow2_extensions *x, const struct qcow2_heade
 	return true;
 }
 
+bool qcow2_extensions_parse(struct qcow2_extensions *x, const struct qcow2_header *h,
+			    const uint8_t *first, size_t len, uint64_t file_size,
+			    struct error **err)
+{
+	uint64_t cluster = UINT64_C(1) << h->cluster_bits;
+
+	if (!walk_extensions(x, h, first, len, err))
+		return false;
+	if (h->crypt_method != QCOW2_CRYPT_LUKS) {
+		x->crypt_offset = x->crypt_bytes = 0;
+		return true;
+	}
+	if (!x->crypt_offset || !x->crypt_bytes) {
+		error_set(err, "The image tells of no LUKS header");
+		return false;
+	}
+	return check_table("LUKS header", x->crypt_offset, x->crypt_bytes, QCOW2_MAX_CRYPT_BYTES,
+			   cluster, file_size, err);
+}
+
 /* The name that the image itself gives to an incompatible feature, or NULL. */
 static const uint8_t *feature_name(const struct qcow2_extensions *x, const uint8_t *first, int bit)
 {
@@ -204,11 +230,8 @@ bool qcow2_features_check(const struct qcow2_header *h, const struct qcow2_exten
 	char clean[47] = "";
 	int bit;
 
-	if (h->crypt_method) {
-		error_set(err, "Encrypted qcow2 images (%s) are not supported",
-			  h->crypt_method == 1	 ? "AES"
-			  : h->crypt_method == 2 ? "LUKS"
-						 : "unknown method");
+	if (h->crypt_method > QCOW2_CRYPT_LUKS) {
+		error_set(err, "Unsupported encryption method %u", h->crypt_method);
 		return false;
 	}
 	if (!!(h->incompatible & QCOW2_INCOMPAT_COMPRESSION) != (h->compression != QCOW2_ZLIB)) {

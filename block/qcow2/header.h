@@ -20,6 +20,7 @@ enum {
 	QCOW2_MAX_L1_BYTES = 32 << 20,
 	QCOW2_MAX_REFTABLE_BYTES = 8 << 20,
 	QCOW2_MAX_SNAPSHOTS = 65536,
+	QCOW2_MAX_CRYPT_BYTES = 32 << 20,
 	QCOW2_V2_HEADER = 72,
 	QCOW2_V3_HEADER = 104,
 };
@@ -27,6 +28,7 @@ enum {
 /* Byte offsets of what is rewritten in place. */
 enum {
 	QCOW2_OFF_SIZE = 24,
+	QCOW2_OFF_CRYPT_METHOD = 32,
 	QCOW2_OFF_L1_SIZE = 36,
 	QCOW2_OFF_L1 = 40,
 	QCOW2_OFF_REFTABLE = 48,
@@ -50,6 +52,7 @@ enum {
 };
 
 enum { QCOW2_ZLIB = 0, QCOW2_ZSTD = 1 };
+enum { QCOW2_CRYPT_NONE, QCOW2_CRYPT_AES, QCOW2_CRYPT_LUKS };
 
 enum {
 	QCOW2_EXT_END = 0,
@@ -89,11 +92,14 @@ struct qcow2_extensions {
 	uint32_t bitmaps; /* how many; their directory: */
 	uint64_t bitmap_dir, bitmap_dir_bytes;
 	uint32_t data_offset, data_len; /* the data file's name, in the first cluster; or 0 */
+	uint64_t crypt_offset, crypt_bytes; /* the LUKS header; or 0 */
 	uint32_t features_offset, features_len; /* the table of names, in the first cluster */
 };
 /* first: the whole first cluster, or what the file has of it. */
+/* file_size: as for the header. */
 bool qcow2_extensions_parse(struct qcow2_extensions *x, const struct qcow2_header *h,
-			    const uint8_t *first, size_t len, struct error **err);
+			    const uint8_t *first, size_t len, uint64_t file_size,
+			    struct error **err);
 
 /* Refuses what this driver cannot do, by the feature's name. */
 bool qcow2_features_check(const struct qcow2_header *h, const struct qcow2_extensions *x,

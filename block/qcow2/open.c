@@ -115,7 +115,7 @@ static bool read_first_cluster(struct qcow2 *s, struct error **err)
 		   !range_inside(s->h.backing_offset, s->h.backing_len, len)) {
 		error_set(err, "Backing file name lies outside of the file");
 	} else {
-		ok = qcow2_extensions_parse(&x, &s->h, first, len, err) &&
+		ok = qcow2_extensions_parse(&x, &s->h, first, len, s->file->length, err) &&
 		     qcow2_features_check(&s->h, &x, first, err);
 	}
 	if (ok && s->h.backing_offset && s->h.backing_len) {
@@ -128,6 +128,10 @@ static bool read_first_cluster(struct qcow2 *s, struct error **err)
 		s->bitmaps = x.bitmaps;
 		s->bitmap_dir = x.bitmap_dir;
 		s->bitmap_dir_bytes = x.bitmap_dir_bytes;
+	}
+	if (ok) {
+		s->crypt_offset = x.crypt_offset;
+		s->crypt_bytes = x.crypt_bytes;
 	}
 	s->external = s->h.incompatible & QCOW2_INCOMPAT_DATA_FILE;
 	s->raw_data = s->external && (s->h.autoclear & QCOW2_AUTOCLEAR_RAW_DATA);
@@ -179,7 +183,7 @@ static bool init_state(struct qcow2 *s, struct error **err)
 	s->buf_max = MIN(MAX(BUF_BYTES >> s->cluster_bits, 2), 64);
 	s->free_hint = 1;
 	s->fresh = ALIGN_UP(s->file->length, s->cluster_size);
-	s->fresh_is_zero = s->file->zero_past_end;
+	s->fresh_is_zero = s->file->zero_past_end && !s->h.crypt_method;
 	s->frees = calloc(1, sizeof(*s->frees));
 	s->freeing = calloc(1, sizeof(*s->freeing));
 	if (!s->frees || !s->freeing || posix_memalign((void **)&s->commit_buf, 4096, 4096)) {
@@ -240,10 +244,10 @@ static bool qcow2_open(struct block_node *node, const struct block_open *how, st
 		if (err)
 			*err = NULL;
 	}
-	if (!qcow2_open_data(s, how, opts, err))
+	if (!qcow2_open_data(s, how, opts, err) || !qcow2_open_crypt(s, how, opts, err))
 		return false;
 	node->length = ALIGN_DOWN(s->h.size, 512);
-	node->limits = s->data ? s->data->limits : node->file->limits;
+	node->limits = s->data ? s->data->limits : s->file->limits;
 	node->limits.request_alignment = 1;
 	node->limits.discard = node->limits.write_zeroes = true;
 	node->limits.discard_alignment = s->cluster_size;
@@ -296,6 +300,7 @@ static void qcow2_close(struct block_node *node)
 	free(s->mark_req);
 	free(s->data_req);
 	free(s->data_name);
+	free(s->luks);
 	free(s->commit_buf);
 	free(s->frees);
 	free(s->freeing);
@@ -365,7 +370,7 @@ static void look_for_hole(struct qcow2 *s, struct block_extent *out)
 {
 	struct block_extent in_file;
 
-	if (!s->data)
+	if (!s->data || s->h.crypt_method)
 		return;
 	if (out->offset >= s->data->length) {
 		out->zero = s->data->zero_past_end;

@@ -286,9 +286,16 @@ static bool on_reftable(const struct qcow2 *s, uint64_t host, uint64_t bytes)
 			      (uint64_t)s->h.reftable_clusters << s->cluster_bits);
 }
 
+/* The image's own, and the one that LUKS has. */
+static bool on_header(const struct qcow2 *s, uint64_t host, uint64_t bytes)
+{
+	return host < s->cluster_size || ranges_overlap(host, bytes, s->crypt_offset, s->crypt_bytes);
+}
+
 bool qcow2_tables_ok(const struct qcow2 *s, uint64_t host, uint64_t bytes)
 {
-	return host >= s->cluster_size && !on_l1(s, host, bytes) && !on_reftable(s, host, bytes);
+	return !on_header(s, host, bytes) && !on_l1(s, host, bytes) &&
+	       !on_reftable(s, host, bytes);
 }
 
 bool qcow2_host_ok(const struct qcow2 *s, uint64_t host, uint64_t bytes)
@@ -302,7 +309,7 @@ bool qcow2_overlaps(struct qcow2 *s, uint64_t host, uint64_t bytes)
 {
 	unsigned on = s->overlap;
 
-	if (((on & OVERLAP_HEADER) && host < s->cluster_size) ||
+	if (((on & OVERLAP_HEADER) && on_header(s, host, bytes)) ||
 	    ((on & OVERLAP_ACTIVE_L1) && on_l1(s, host, bytes)) ||
 	    ((on & OVERLAP_REFTABLE) && on_reftable(s, host, bytes)) ||
 	    ((on & OVERLAP_SNAPSHOTS) && on_snapshot_table(s, host, bytes)) ||

@@ -42,6 +42,8 @@ static int own_slice_now(struct qcow2 *s, uint64_t offset, struct qslice **e, un
 /* Some of the clusters from offset on, as many as have places side by side. */
 static int fill(struct qcow2 *s, uint64_t offset, uint64_t *clusters)
 {
+	/* Zeroes in the file are noise for who decrypts them. */
+	uint64_t zero = s->h.crypt_method && s->h.version >= 3 && !s->extended ? L2_ZERO : 0;
 	uint64_t host = offset;
 	struct qslice *e;
 	unsigned index;
@@ -56,10 +58,12 @@ static int fill(struct qcow2 *s, uint64_t offset, uint64_t *clusters)
 	for (uint64_t i = 0; i < *clusters; i++) {
 		uint8_t *p = e->data + ((index + i) << s->entry_bits);
 
-		store_be64(p, (host + (i << s->cluster_bits)) | ENTRY_COPIED);
+		store_be64(p, (host + (i << s->cluster_bits)) | ENTRY_COPIED | zero);
 		/* What lies below shines through until it is written. */
 		if (s->extended)
-			store_be64(p + 8, s->node->backing_name ? 0 : UINT32_MAX);
+			store_be64(p + 8, s->node->backing_name ? 0
+					  : s->h.crypt_method	? (uint64_t)UINT32_MAX << 32
+								: UINT32_MAX);
 	}
 	qcache_dirty(e);
 	return 0;

@@ -17,7 +17,7 @@
  *   subcluster.c  extended L2 entries
  *   options.c   options of an open image; overlap.c: tables that nothing may be written over
  *   lazy.c      lazy refcounts
- *   data_file.c the guest's bytes in a file of their own
+ *   data_file.c the guest's bytes in a file of their own; crypt.c: and encrypted
  *   prealloc.c  preallocation; resize.c: growing and shrinking; amend.c: changing the header
  *
  * Why no byte is lost
@@ -169,9 +169,13 @@ struct qsnapshots {
 
 struct qcow2 {
 	struct block_node *node, *file;
-	struct block_node *data; /* file, unless the guest's bytes are in a file of their own */
-	bool external;		 /* they are; then data may be NULL, in a node for metadata alone */
+	/* file, unless the guest's bytes are in a file of their own; encrypted: a node above it */
+	struct block_node *data; /* NULL in a node for metadata alone */
+	bool external;		 /* they are */
 	bool raw_data;		 /* and that file alone is the disk */
+	uint64_t crypt_offset, crypt_bytes; /* where the LUKS header is; or 0 */
+	struct luks *luks;	 /* as read, or NULL */
+	bool guest_iv;		 /* encrypted by the guest's offsets */
 	char *data_name;	 /* as the header has it, or NULL */
 	struct block_req *data_req;
 	bool data_unsynced; /* as unsynced, of data */
@@ -428,7 +432,14 @@ int qcow2_preallocate(struct block_node *node, bool full);
 /* amend.c */
 bool qcow2_change_backing(struct block_node *node, const char *backing, const char *format,
 			  struct error **err);
-bool qcow2_amend(struct block_node *node, struct opts *opts, struct error **err);
+bool qcow2_amend(struct block_node *node, struct opts *opts, bool force,
+		 const struct objects *objects, struct error **err);
+
+/* crypt.c */
+bool qcow2_open_crypt(struct qcow2 *s, const struct block_open *how, struct opts *opts,
+		      struct error **err);
+bool qcow2_amend_crypt(struct qcow2 *s, struct opts *opts, bool force,
+		       const struct objects *objects, struct error **err);
 
 /* resize.c */
 /* Up to want clusters side by side, or just as many as there are to be; both wait. */

@@ -14,6 +14,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "block/crypt/crypt_io.h"
+
 static void run(struct qreq *q)
 {
 	while (q->step(q) == STEP_GO)
@@ -137,6 +139,9 @@ enum qstep qreq_io(struct qreq *q, struct block_node *child_node, enum block_op 
 	child->bytes = bytes;
 	child->done = child_done;
 	child->ctx = q;
+	if (q->s->guest_iv && child_node == q->s->data)
+		crypt_io_set_iv(child, qcow2_cluster_start(q->s, q->offset) +
+					       (offset & (q->s->cluster_size - 1)));
 	if (buf) {
 		q->iov = (struct iovec){buf, bytes};
 		child->iov = &q->iov;
@@ -328,7 +333,7 @@ void qcow2_submit(struct block_node *node, struct block_req *req)
 		block_complete(req, -EIO);
 		return;
 	}
-	if (s->external && (req->act_flags & BLOCK_COMPRESSED)) {
+	if ((s->external || s->h.crypt_method) && (req->act_flags & BLOCK_COMPRESSED)) {
 		block_complete(req, -ENOTSUP);
 		return;
 	}

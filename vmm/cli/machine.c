@@ -548,7 +548,7 @@ static const struct {
 	{"memory-backend-file", false},
 	{"memory-backend-memfd", false},
 	{"throttle-group", true},
-	{"secret", false},
+	{"secret", true},
 	{"tls-creds-x509", true},
 	{"tls-creds-psk", true},
 	{"filter-dump", false},

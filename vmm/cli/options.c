@@ -59,7 +59,7 @@ const struct cli_option cli_options[] = {
 	{ "global", "DEVICE.PROPERTY=VALUE", "a property's default for all devices of that name",
 	  CLI_STANDARD, cli_opt_global },
 	{ "object", "TYPE,id=ID[,PROPERTY=VALUE][,...]",
-	  "something devices use: iothread, rng-random, throttle-group; help lists them",
+	  "something devices use: iothread, rng-random, throttle-group, secret; help lists them",
 	  CLI_STANDARD, cli_opt_object },
 	{ "nodefaults", NULL, "nothing but what the command line names", CLI_STANDARD,
 	  cli_opt_nodefaults },

@@ -5,10 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vmm/core/secret.h"
 #include "vmm/core/tls.h"
 #include "vmm/core/util.h"
 
 static const struct object_type *const types[] = {
+	&secret_type,
 	&tls_creds_x509_type,
 	&tls_creds_psk_type,
 };
