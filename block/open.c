@@ -356,14 +356,62 @@ fail:
 /* A node before its driver is known; it can be abandoned. */
 static const struct block_driver unknown = {.name = ""};
 
+/* A name that is json:{...} stands for the node's own keys. False: it is wrong; *is: it is one. */
+static bool expand_json_name(struct opts *opts, bool *is, struct error **err)
+{
+	const char *file = opts_peek(opts, "file"), *format = opts_peek(opts, "format"), *driver;
+	struct opts json;
+	size_t n = 0;
+
+	*is = file && !strncmp(file, "json:", 5);
+	if (!*is)
+		return true;
+	if (file[5] != '{') {
+		error_set(err, "Could not parse the JSON options");
+		return false;
+	}
+	if (!opts_parse(&json, file + 5, NULL, err))
+		return false;
+	driver = opts_peek(&json, "driver");
+	if (format && driver && strcmp(format, driver)) {
+		error_set(err, "Driver specified twice");
+		opts_free(&json);
+		return false;
+	}
+	if (format && !driver)
+		opts_add(&json, "driver", format);
+	/* What was given beside the name stays. */
+	for (size_t i = 0; i < opts->count; i++) {
+		struct opt *o = &opts->items[i];
+
+		if (strcmp(o->key, "file") && strcmp(o->key, "format")) {
+			opts->items[n++] = *o;
+			continue;
+		}
+		free(o->key);
+		free(o->value);
+	}
+	opts->count = n;
+	for (size_t i = 0; i < json.count; i++)
+		opts_add(opts, json.items[i].key, json.items[i].value);
+	opts_free(&json);
+	return true;
+}
+
 struct block_node *block_open_node(const struct block_open *how, struct opts *opts,
 				   struct error **err)
 {
 	struct block_open mine = *how;
-	bool blockdev = how->flags & BLOCK_OPEN_BLOCKDEV;
-	const char *driver = opts_get(opts, "driver"), *file;
+	bool blockdev = how->flags & BLOCK_OPEN_BLOCKDEV, json = false;
 	const struct block_driver *drv = NULL;
+	const char *driver, *file;
 	struct block_node *node;
+
+	if (!blockdev && !expand_json_name(opts, &json, err))
+		return NULL;
+	blockdev |= json;
+	mine.flags |= json ? BLOCK_OPEN_BLOCKDEV : 0;
+	driver = opts_get(opts, "driver");
 
 	if (how->depth > BLOCK_CHAIN_MAX) {
 		error_set(err, "More than %d images lie upon one another", BLOCK_CHAIN_MAX);

@@ -273,6 +273,8 @@ static json_t *collect(struct img *img, const char *filename, const char *format
 		json_decref(list);
 		return NULL;
 	}
+	if (!strncmp(filename, "json:", 5))
+		filename = block_filename(node);
 	json_array_append_new(list, describe(node, filename));
 	for (struct block_node *n = node->backing; chain && n; n = n->backing)
 		json_array_append_new(list, describe(n, block_filename(n)));

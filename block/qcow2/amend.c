@@ -17,6 +17,8 @@ struct plan {
 	unsigned version;
 	bool lazy;
 	const char *backing, *format; /* NULL: none */
+	const char *data;	      /* the data file's name, or NULL */
+	bool raw_data;
 };
 
 static size_t put(uint8_t *out, size_t at, uint32_t type, const void *data, size_t len)
@@ -32,7 +34,7 @@ static size_t put_extensions(const struct qcow2 *s, const struct plan *p, const 
 			     uint8_t *out, size_t at)
 {
 	uint64_t from = s->h.header_length, end = s->cluster_size;
-	bool placed = !p->format;
+	bool placed = !p->format, data_placed = !p->data;
 
 	if (s->h.backing_offset)
 		end = MIN(end, s->h.backing_offset);
@@ -45,6 +47,10 @@ static size_t put_extensions(const struct qcow2 *s, const struct plan *p, const 
 			return 0;
 		if (type == QCOW2_EXT_FEATURES && p->version < 3) {
 			/* Names of bits that an old header has not. */
+		} else if (type == QCOW2_EXT_DATA_FILE) {
+			if (!data_placed)
+				at = put(out, at, type, p->data, strlen(p->data));
+			data_placed = true;
 		} else if (type != (uint32_t)QCOW2_EXT_BACKING_FORMAT) {
 			at = put(out, at, type, old + from + 8, len);
 		} else if (p->format && !placed) {
@@ -58,6 +64,11 @@ static size_t put_extensions(const struct qcow2 *s, const struct plan *p, const 
 			return 0;
 		at = put(out, at, (uint32_t)QCOW2_EXT_BACKING_FORMAT, p->format,
 			 strlen(p->format));
+	}
+	if (!data_placed) {
+		if (at + 8 + strlen(p->data) + 16 > s->cluster_size)
+			return 0;
+		at = put(out, at, QCOW2_EXT_DATA_FILE, p->data, strlen(p->data));
 	}
 	return at + 8; /* the end is zeroes */
 }
@@ -73,6 +84,10 @@ static size_t build(const struct qcow2 *s, const struct plan *p, const uint8_t *
 	if (p->version >= 3) {
 		store_be64(out + QCOW2_OFF_COMPATIBLE,
 			   compatible | (p->lazy ? QCOW2_COMPAT_LAZY_REFCOUNTS : 0));
+		if (s->external)
+			store_be64(out + QCOW2_OFF_AUTOCLEAR,
+				   (s->h.autoclear & ~(uint64_t)QCOW2_AUTOCLEAR_RAW_DATA) |
+					   (p->raw_data ? QCOW2_AUTOCLEAR_RAW_DATA : 0));
 		store_be32(out + 96, s->h.refcount_order);
 		store_be32(out + 100, length);
 	}
@@ -152,6 +167,8 @@ static struct plan as_it_is(const struct qcow2 *s)
 		.lazy = s->h.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS,
 		.backing = s->node->backing_name,
 		.format = s->node->backing_format,
+		.data = s->data_name,
+		.raw_data = s->raw_data,
 	};
 }
 
@@ -223,6 +240,34 @@ static bool can_be_old(const struct qcow2 *s, const struct plan *p, struct error
 	return false;
 }
 
+/* data_file: the name in the header alone, "" for none; data_file_raw can only be given up. */
+static bool data_file_options(struct qcow2 *s, struct opts *opts, struct plan *p,
+			      struct error **err)
+{
+	const char *name = opts_get(opts, "data_file");
+
+	if (!opts_get_bool(opts, "data_file_raw", &p->raw_data, err))
+		return false;
+	if (name && !s->external)
+		error_set(err, "data-file can only be set for images that use an external data file");
+	else if (p->raw_data && !s->raw_data)
+		error_set(err, "data-file-raw cannot be set on existing images");
+	else if (name && strlen(name) > 1023)
+		error_set(err, "Data file name too long for the image's header");
+	else {
+		if (name)
+			p->data = *name ? name : NULL;
+		return true;
+	}
+	return false;
+}
+
+static bool set_width(struct qcow2 *s, uint64_t bits, struct error **err)
+{
+	return bits == 1u << s->h.refcount_order ||
+	       qcow2_change_order(s, __builtin_ctzll(bits), err);
+}
+
 bool qcow2_amend(struct block_node *node, struct opts *opts, bool force,
 		 const struct objects *objects, struct error **err)
 {
@@ -251,14 +296,30 @@ bool qcow2_amend(struct block_node *node, struct opts *opts, bool force,
 			       "instead.");
 		return false;
 	}
-	if (bits != 1u << s->h.refcount_order) {
-		error_set(err, "Changing the refcount width is not supported");
+	if (!is_pow2(bits) || bits > 64) {
+		error_set(err, "Refcount width must be a power of two and may not exceed 64 bits");
 		return false;
 	}
+	if (p.version < 3 && bits != 16) {
+		error_set(err, "Refcount widths other than 16 bits require compatibility level 1.1 "
+			       "or above (use compat=1.1 or greater)");
+		return false;
+	}
+	if (!data_file_options(s, opts, &p, err))
+		return false;
+	/* The mark of lazy refcounts is no feature that an old header lacks. */
+	ret = qcow2_mark_clean(s);
+	if (ret) {
+		error_set_errno(err, ret, "Could not write the image's metadata");
+		return false;
+	}
+	if (p.version <= s->h.version && !set_width(s, bits, err))
+		return false;
 	if (p.version < 3 && !can_be_old(s, &p, err))
 		return false;
 	if (!qcow2_amend_crypt(s, opts, force, objects, err))
 		return false;
+	s->lazy &= p.lazy;
 	if (p.version < s->h.version) {
 		/* Lazy refcounts could make the header dirty again. */
 		ret = expand_zeroes(s);
@@ -267,9 +328,12 @@ bool qcow2_amend(struct block_node *node, struct opts *opts, bool force,
 			return false;
 		}
 	}
-	if ((p.version != s->h.version ||
+	if ((p.version != s->h.version || p.data != s->data_name || p.raw_data != s->raw_data ||
 	     p.lazy != !!(s->h.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS)) &&
 	    !rewrite(s, &p, err))
+		return false;
+	s->raw_data = p.raw_data;
+	if (!set_width(s, bits, err))
 		return false;
 	return size == node->length || !block_truncate(node, ALIGN_UP(size, 512), err);
 }

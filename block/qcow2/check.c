@@ -340,24 +340,23 @@ static int compare(struct check *c, bool fix)
 	return ret;
 }
 
+static int counted(void *opaque, uint64_t cluster, uint64_t *out)
+{
+	struct check *c = opaque;
+
+	*out = c->refs[cluster];
+	/* More than the width can say: a lower count would be worse than none. */
+	return *out > UINT64_MAX >> (64 - (1u << c->s->h.refcount_order)) ? -EOVERFLOW : 0;
+}
+
 /* New refcount blocks and table behind the end of the file. */
 static int rebuild(struct check *c)
 {
 	struct qcow2 *s = c->s;
-	uint64_t per_block = UINT64_C(1) << s->block_bits, blocks = 0, tables = 1, before, total;
-	uint64_t base = c->clusters, entry;
+	uint64_t base = c->clusters, total = 0;
 	uint32_t *refs;
 	int ret;
 
-	do {
-		before = blocks + tables;
-		total = base + blocks + tables;
-		blocks = div_round_up(total, per_block);
-		tables = div_round_up(blocks * 8, s->cluster_size);
-	} while (before != blocks + tables);
-	total = base + blocks + tables;
-	if (tables << s->cluster_bits > QCOW2_MAX_REFTABLE_BYTES)
-		return -EFBIG;
 	/* The old structures are nobody's any more. */
 	for (uint64_t i = 0; i < s->h.reftable_clusters; i++)
 		c->refs[(s->h.reftable_offset >> s->cluster_bits) + i]--;
@@ -368,46 +367,18 @@ static int rebuild(struct check *c)
 		    IS_ALIGNED(s->reftable[i] & ~REFTABLE_RESERVED, s->cluster_size) && c->refs[at])
 			c->refs[at]--;
 	}
+	ret = qcow2_refcounts_write(s, base, s->h.refcount_order, counted, c, &total);
+	if (ret)
+		return ret;
 	refs = realloc(c->refs, total * sizeof(*refs));
 	if (!refs)
 		return -ENOMEM;
 	c->refs = refs;
 	for (uint64_t i = base; i < total; i++)
 		refs[i] = 1;
-	for (uint64_t b = 0; b < blocks; b++) {
-		memset(c->block, 0, s->cluster_size);
-		for (uint64_t i = 0; i < per_block && b * per_block + i < total; i++)
-			refcount_set(c->block, s->h.refcount_order, i, refs[b * per_block + i]);
-		ret = block_pwrite(s->file, (base + b) << s->cluster_bits, c->block,
-				   s->cluster_size, 0);
-		if (ret)
-			return ret;
-	}
 	c->block_index = UINT64_MAX;
-	for (uint64_t t = 0; t < tables; t++) {
-		memset(c->table, 0, s->cluster_size);
-		for (uint64_t i = 0; i < s->cluster_size / 8; i++) {
-			entry = t * (s->cluster_size / 8) + i;
-			if (entry < blocks)
-				c->table[i] = htobe64((base + entry) << s->cluster_bits);
-		}
-		ret = block_pwrite(s->file, (base + blocks + t) << s->cluster_bits, c->table,
-				   s->cluster_size, 0);
-		if (ret)
-			return ret;
-	}
-	ret = block_flush(s->file);
-	if (ret)
-		return ret;
-	s->h.reftable_offset = (base + blocks) << s->cluster_bits;
-	s->h.reftable_clusters = tables;
-	store_be64(s->header + QCOW2_OFF_REFTABLE, s->h.reftable_offset);
-	store_be32(s->header + QCOW2_OFF_REFTABLE_CLUSTERS, tables);
-	ret = qcow2_write_header(s);
-	if (!ret)
-		ret = block_flush(s->file);
 	c->clusters = total;
-	return ret;
+	return 0;
 }
 
 /*
@@ -564,37 +535,6 @@ static int count_all(struct check *c)
 	return ret;
 }
 
-/* What is in memory follows what was repaired on the disk. */
-static int reload(struct check *c)
-{
-	struct qcow2 *s = c->s;
-	uint64_t entries = (uint64_t)s->h.reftable_clusters << (s->cluster_bits - 3);
-	uint64_t *table = calloc(entries, 8);
-	uint8_t *dirty = calloc(entries / 64 + 1, 1);
-	int ret = table && dirty ? block_pread(s->file, s->h.reftable_offset, table, entries * 8)
-				 : -ENOMEM;
-
-	if (ret) {
-		free(table);
-		free(dirty);
-		s->broken = true;
-		return ret;
-	}
-	for (uint64_t i = 0; i < entries; i++)
-		table[i] = be64toh(table[i]);
-	free(s->reftable);
-	free(s->reftable_dirty);
-	s->reftable = table;
-	qcow2_guard_drop(s);
-	s->reftable_dirty = dirty;
-	s->reftable_size = entries;
-	s->free_hint = 1;
-	s->fresh = MAX(s->fresh, c->clusters << s->cluster_bits);
-	qcache_clear(&s->l2);
-	qcache_clear(&s->refcounts);
-	return 0;
-}
-
 static int repair(struct check *c)
 {
 	struct qcow2 *s = c->s;
@@ -626,7 +566,8 @@ static int repair(struct check *c)
 		if (!ret)
 			ret = block_flush(s->file);
 	}
-	return ret ? ret : reload(c);
+	/* What is in memory follows. */
+	return ret ? ret : qcow2_refcounts_reload(s, c->clusters);
 }
 
 int qcow2_check(struct block_node *node, unsigned fix, struct block_check *result,

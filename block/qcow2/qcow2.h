@@ -16,7 +16,7 @@
  *   counts.c    refcounts in bulk; snapshot.c, snapshot_table.c: snapshots
  *   subcluster.c  extended L2 entries
  *   options.c   options of an open image; overlap.c: tables that nothing may be written over
- *   lazy.c      lazy refcounts
+ *   lazy.c      lazy refcounts; refcount_order.c: all refcounts written anew
  *   data_file.c the guest's bytes in a file of their own; crypt.c: and encrypted
  *   prealloc.c  preallocation; resize.c: growing and shrinking; amend.c: changing the header
  *
@@ -425,6 +425,16 @@ struct block_req *qcow2_file_req(struct qcow2 *s, void (*done)(struct block_req 
 				 void *ctx);
 void qcow2_file_io(struct qcow2 *s, struct block_req *req, enum block_op op, uint64_t offset,
 		   struct iovec *iov, void *buf, uint64_t bytes);
+
+/* refcount_order.c; all wait */
+/* New blocks and a new table behind base, the file's clusters: of those count() tells the counts.
+ * *end: the file's clusters then. The header has them; reload() makes the memory follow. */
+int qcow2_refcounts_write(struct qcow2 *s, uint64_t base, unsigned order,
+			  int (*count)(void *opaque, uint64_t cluster, uint64_t *out), void *opaque,
+			  uint64_t *end);
+int qcow2_refcounts_reload(struct qcow2 *s, uint64_t clusters);
+/* Counts become 2^order bits wide. */
+bool qcow2_change_order(struct qcow2 *s, unsigned order, struct error **err);
 
 /* prealloc.c */
 int qcow2_preallocate(struct block_node *node, bool full);
