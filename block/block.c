@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "block/bitmap.h"
 #include "block/filter/throttle.h"
 
 static bool is_write(enum block_op op)
@@ -38,8 +39,13 @@ static bool apply_policy(struct block_node *node, struct block_req *req, int *re
 		return false;
 	}
 	node->written = true;
+	if (req->act == BLOCK_DISCARD && node->ignore_discard)
+		return false;
+	/* Before it happens: what fails half-way has changed something as well. */
+	if (node->bitmaps && !(req->act_flags & BLOCK_UNCHANGED))
+		block_bitmaps_record(node, req->offset, req->bytes);
 	if (req->act == BLOCK_DISCARD)
-		return !node->ignore_discard;
+		return true;
 	if (req->act == BLOCK_WRITE && node->detect_zeroes &&
 	    block_iov_is_zero(req->iov, req->iovcnt, req->iov_skip, req->bytes)) {
 		req->act = BLOCK_WRITE_ZEROES;
@@ -261,6 +267,8 @@ void block_set_length(struct block_node *node, uint64_t bytes)
 	if (node->length == bytes)
 		return;
 	node->length = bytes;
+	for (struct block_bitmap *bm = node->bitmaps; bm; bm = bm->next)
+		dirty_bitmap_resize(&bm->dirty, bytes);
 	notifier_fire(&node->resized, node);
 }
 

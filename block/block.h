@@ -38,6 +38,8 @@ enum {
 	BLOCK_MAY_UNMAP = 1 << 1, /* WRITE_ZEROES: space may be given back */
 	/* WRITE: stored compressed. Whole clusters of the image; -ENOTSUP if the format cannot. */
 	BLOCK_COMPRESSED = 1 << 2,
+	/* WRITE, WRITE_ZEROES, DISCARD: what is read there stays what it was. */
+	BLOCK_UNCHANGED = 1 << 3,
 };
 
 struct block_node;

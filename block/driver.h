@@ -116,6 +116,21 @@ struct block_snapshot_ops {
 		       struct error **err);
 	bool (*show)(struct block_node *node, const struct block_snapshot *sn, struct error **err);
 };
+/* Bitmaps that the image keeps, as in block/bitmap.h. */
+struct block_bitmap;
+struct block_bitmap_ops {
+	bool (*supported)(const struct block_node *node);
+	/* Whether there is room for one more; the error says why not. */
+	bool (*can_add)(struct block_node *node, const char *name, uint64_t granularity,
+			struct error **err);
+	/* What the image has of it goes into bm->dirty. */
+	int (*load)(struct block_node *node, struct block_bitmap *bm);
+	/* It is no longer on the list: from the image as well, with all that store() does. */
+	int (*remove)(struct block_node *node, struct block_bitmap *bm);
+	int (*store)(struct block_node *node);
+	/* The list, or who is enabled, has changed. */
+	void (*changed)(struct block_node *node);
+};
 /* block/create.h */
 struct block_create;
 struct block_create_option;
@@ -169,6 +184,7 @@ struct block_driver {
 	bool (*amend)(struct block_node *node, struct opts *opts, bool force,
 		      const struct objects *objects, struct error **err);
 	const struct block_snapshot_ops *snapshots; /* NULL: the format has none */
+	const struct block_bitmap_ops *bitmaps;	    /* NULL: the format keeps none */
 	/* Whether the image is right, and (BLOCK_FIX_*) making it so. 0, -ENOTSUP if it cannot fix, or
 	 * -errno when it could not be carried through. NULL: the format has nothing to check. */
 	int (*check)(struct block_node *node, unsigned fix, struct block_check *result,
@@ -212,6 +228,7 @@ struct block_node {
 	struct block_limits limits;
 	size_t req_bytes; /* block_req_size() */
 	struct notifier_list resized;
+	struct block_bitmap *bitmaps; /* block/bitmap.h; the format frees what it stored */
 
 	unsigned refs;
 	unsigned in_flight; /* requests and the driver's own jobs */
@@ -266,6 +283,13 @@ static inline struct block_req *block_child_req(struct block_req *req)
 	return (struct block_req *)(req->driver +
 				    ALIGN_UP(req->node->drv->req_size, BLOCK_REQ_ALIGN));
 }
+
+/* bitmap.c */
+struct block_bitmap *block_bitmap_new(const char *name, uint64_t size, unsigned shift);
+void block_bitmap_free(struct block_bitmap *bm);
+/* Something is about to be written: on the node's loop. */
+void block_bitmaps_record(struct block_node *node, uint64_t offset, uint64_t bytes);
+void block_bitmaps_free(struct block_node *node);
 
 /* iov.c */
 size_t block_iov_bytes(const struct iovec *iov, int iovcnt);

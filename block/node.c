@@ -54,6 +54,7 @@ void block_init_req_bytes(struct block_node *node)
 
 void block_node_free(struct block_node *node)
 {
+	block_bitmaps_free(node);
 	free(node->opaque);
 	free(node->extents);
 	free(node->name);

@@ -74,7 +74,14 @@ bool block_snapshot_create(struct block_node *node, const struct block_snapshot 
 bool block_snapshot_apply(struct block_node *node, const struct block_snapshot *sn,
 			  struct error **err)
 {
-	return may_change(node, err) && node->drv->snapshots->apply(node, sn, err);
+	if (!may_change(node, err))
+		return false;
+	/* They could not say what has changed. */
+	if (node->bitmaps) {
+		error_set(err, "Device has active dirty bitmaps");
+		return false;
+	}
+	return node->drv->snapshots->apply(node, sn, err);
 }
 
 bool block_snapshot_delete(struct block_node *node, const struct block_snapshot *sn,

@@ -58,7 +58,7 @@ static void submit_copy(struct cor_req *c, enum block_op op,
 	c->iov = (struct iovec){c->buf, c->bytes};
 	child->node = c->req->node->file;
 	child->op = op;
-	child->flags = 0;
+	child->flags = BLOCK_UNCHANGED;
 	child->offset = c->at;
 	child->bytes = c->bytes;
 	child->iov = &c->iov;
