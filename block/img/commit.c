@@ -106,7 +106,8 @@ static bool commit(struct img *img, struct settings *set, struct error **err)
 	}
 	block_unref(chain);
 	if (ok && !set->drop) {
-		ret = block_discard(top, 0, block_length(top));
+		/* What is read there stays the same, from the base from now on. */
+		ret = block_do(top, BLOCK_DISCARD, 0, NULL, 0, block_length(top), BLOCK_UNCHANGED);
 		if (!ret)
 			ret = block_flush(top);
 		if (ret) {

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 
 #include "block/create.h"
-#include "block/qcow2/qcow2.h"
+#include "block/qcow2/bitmap.h"
 
 struct plan {
 	unsigned version;
@@ -116,7 +116,15 @@ static int write_out(struct qcow2 *s, uint8_t *out, size_t len)
 	int ret = 0;
 
 	len = ALIGN_UP(MAX(len, sector), sector);
-	if (len > sector) {
+	/* The bitmaps' extension may be torn meanwhile; it does not count then. */
+	if (len > sector && (s->h.autoclear & QCOW2_AUTOCLEAR_BITMAPS)) {
+		store_be64(s->header + QCOW2_OFF_AUTOCLEAR,
+			   s->h.autoclear & ~(uint64_t)QCOW2_AUTOCLEAR_BITMAPS);
+		ret = qcow2_write_header(s);
+		if (!ret)
+			ret = block_flush(s->file);
+	}
+	if (len > sector && !ret) {
 		ret = block_pwrite(s->file, sector, out + sector, len - sector, 0);
 		if (!ret)
 			ret = block_flush(s->file);
@@ -325,6 +333,11 @@ bool qcow2_amend(struct block_node *node, struct opts *opts, bool force,
 		ret = expand_zeroes(s);
 		if (ret) {
 			error_set_errno(err, ret, "Turning zero into data clusters failed");
+			return false;
+		}
+		ret = qcow2_bitmaps_drop(s);
+		if (ret) {
+			error_set_errno(err, ret, "Could not remove the bitmaps");
 			return false;
 		}
 	}

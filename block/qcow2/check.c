@@ -17,9 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "block/qcow2/qcow2.h"
-
-enum { QCOW2_MAX_BITMAP_DIR = 65535 * 1024, QCOW2_MAX_BITMAP_TABLE = 64 << 20 };
+#include "block/qcow2/bitmap.h"
 
 struct check {
 	struct qcow2 *s;
@@ -33,6 +31,7 @@ struct check {
 	uint8_t *block;	      /* one cluster: a refcount block */
 	uint64_t block_index; /* what it holds; UINT64_MAX: nothing */
 	bool rebuild;
+	uint64_t bitmaps_mended; /* corruptions that are gone by now */
 	uint64_t next_host; /* for fragmentation */
 	uint64_t copied_wrong;
 };
@@ -455,68 +454,80 @@ static int check_copied(struct check *c, bool fix)
 	return ret;
 }
 
-/* A bitmap's table and the clusters that it names. */
-static int walk_bitmap(struct check *c, uint64_t offset, uint32_t entries)
+/* A bitmap's table and the clusters that it names. An entry that is no good becomes "all dirty". */
+static int walk_bitmap(struct check *c, const struct qbitmap_entry *e)
 {
 	struct qcow2 *s = c->s;
-	uint64_t bytes = entries * UINT64_C(8), end = c->clusters << s->cluster_bits, *table;
+	uint64_t bytes = e->entries * UINT64_C(8), end = c->clusters << s->cluster_bits, *table;
+	bool mend = c->fix & BLOCK_FIX_ERRORS, changed = false;
 	int ret;
 
-	if (!IS_ALIGNED(offset, s->cluster_size) || bytes > QCOW2_MAX_BITMAP_TABLE ||
-	    !range_inside(offset, bytes, end)) {
-		say(c, "ERROR bitmap table at %llx is invalid", (unsigned long long)offset);
-		c->r->corruptions++;
-		return 0;
-	}
-	reference(c, offset, bytes);
-	table = malloc(MAX(bytes, UINT64_C(8)));
+	reference(c, e->table, bytes);
+	table = malloc(bytes);
 	if (!table)
 		return -ENOMEM;
-	ret = bytes ? block_pread(s->file, offset, table, bytes) : 0;
-	for (uint32_t i = 0; i < entries && !ret; i++) {
-		uint64_t at = be64toh(table[i]) & ENTRY_OFFSET;
+	ret = block_pread(s->file, e->table, table, bytes);
+	for (uint32_t i = 0; i < e->entries && !ret; i++) {
+		uint64_t entry = be64toh(table[i]), at = entry & QBITMAP_ENTRY_OFFSET;
 
-		if (at)
-			reference(c, at, s->cluster_size);
+		if (!(entry & QBITMAP_ENTRY_RESERVED) && !(at && (entry & QBITMAP_ENTRY_ONES)) &&
+		    IS_ALIGNED(at, s->cluster_size) && (!at || range_inside(at, 1, end))) {
+			if (at)
+				reference(c, at, s->cluster_size);
+			continue;
+		}
+		say(c, "ERROR bitmap '%.*s' table entry %u: %llx", e->name_len, e->name, i,
+		    (unsigned long long)entry);
+		table[i] = htobe64(QBITMAP_ENTRY_ONES);
+		changed = true;
+		*(mend ? &c->bitmaps_mended : &c->r->corruptions) += 1;
 	}
+	if (!ret && changed && mend)
+		ret = block_pwrite(s->file, e->table, table, bytes, 0);
 	free(table);
 	return ret;
 }
 
-/* Persistent bitmaps ("Bitmaps extension" in the format's document). */
+/* Persistent bitmaps ("Bitmaps extension" in the format's document). Where opening found the
+ * directory to be wrong, what can be reached. */
 static int walk_bitmaps(struct check *c)
 {
 	struct qcow2 *s = c->s;
-	uint64_t at = 0, bytes = s->bitmap_dir_bytes;
-	uint8_t *dir;
-	int ret;
+	uint64_t at = 0, file = ALIGN_UP(s->file->length, s->cluster_size);
+	const char *what;
+	int ret = 0;
 
-	if (!s->bitmaps)
-		return 0;
-	if (bytes > QCOW2_MAX_BITMAP_DIR || !IS_ALIGNED(s->bitmap_dir, s->cluster_size) ||
-	    !range_inside(s->bitmap_dir, bytes, s->file->length)) {
-		say(c, "ERROR bitmap directory is invalid");
-		c->r->corruptions++;
-		return 0;
-	}
-	reference(c, s->bitmap_dir, bytes);
-	dir = malloc(MAX(bytes, UINT64_C(1)));
-	if (!dir)
-		return -ENOMEM;
-	ret = bytes ? block_pread(s->file, s->bitmap_dir, dir, bytes) : 0;
-	for (uint32_t i = 0; i < s->bitmaps && !ret; i++) {
-		const uint8_t *e = dir + at;
+	if (s->bm.dir)
+		reference(c, s->bm.dir_offset, s->bm.dir_bytes);
+	for (uint32_t i = 0; i < s->bm.count && s->bm.dir && !ret; i++) {
+		struct qbitmap_entry e;
 
-		if (at + 24 > bytes) {
-			say(c, "ERROR bitmap directory is too short");
-			c->r->corruptions++;
+		if (!qbitmap_entry_parse(&e, s->bm.dir, s->bm.dir_bytes, at, &what))
 			break;
-		}
-		ret = walk_bitmap(c, load_be64(e), load_be32(e + 8));
-		at += ALIGN_UP(UINT64_C(24) + load_be16(e + 18) + load_be32(e + 20), 8);
+		if (qbitmap_entry_check(&e, s->cluster_size, file, s->node->length, &what))
+			ret = walk_bitmap(c, &e);
+		at += e.bytes;
 	}
-	free(dir);
+	if (s->bm.bad) {
+		say(c, "ERROR bitmaps: %s", s->bm.bad);
+		c->r->corruptions++;
+	}
 	return ret;
+}
+
+/* Bitmaps that nobody can use keep the image from being opened: what they held will leak. */
+static int drop_bitmaps(struct check *c)
+{
+	struct qcow2 *s = c->s;
+	int ret = qcow2_put_bitmaps(s, NULL);
+
+	if (ret)
+		return ret;
+	say(c, "ERROR bitmaps: %s", s->bm.bad);
+	free(s->bm.dir);
+	s->bm = (struct qbitmaps){0};
+	c->bitmaps_mended++;
+	return 0;
 }
 
 static int count_all(struct check *c)
@@ -593,6 +604,8 @@ int qcow2_check(struct block_node *node, unsigned fix, struct block_check *resul
 	c.block = malloc(s->cluster_size);
 	if (!c.refs || !c.table || !c.block)
 		ret = -ENOMEM;
+	if (!ret && s->bm.bad && (fix & BLOCK_FIX_ERRORS))
+		ret = drop_bitmaps(&c);
 	if (!ret)
 		ret = count_all(&c);
 	if (!ret) {
@@ -607,6 +620,7 @@ int qcow2_check(struct block_node *node, unsigned fix, struct block_check *resul
 		ret = repair(&c);
 	result->corruptions -= MIN(result->corruptions, result->corruptions_fixed);
 	result->leaks -= MIN(result->leaks, result->leaks_fixed);
+	result->corruptions_fixed += c.bitmaps_mended;
 	if (ret)
 		result->check_errors++;
 	free(c.refs);

@@ -132,11 +132,8 @@ static void take_extension(struct qcow2_extensions *x, uint32_t type, const uint
 		memcpy(x->backing_format, data, MIN(len, sizeof(x->backing_format) - 1));
 		break;
 	case QCOW2_EXT_BITMAPS:
-		if (len < 24)
-			break;
-		x->bitmaps = load_be32(data);
-		x->bitmap_dir_bytes = load_be64(data + 8);
-		x->bitmap_dir = load_be64(data + 16);
+		x->bitmaps_offset = offset;
+		x->bitmaps_len = len;
 		break;
 	case QCOW2_EXT_CRYPTO:
 		if (len < 16)

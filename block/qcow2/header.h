@@ -89,8 +89,8 @@ bool qcow2_header_parse(struct qcow2_header *h, const uint8_t *buf, size_t len, 
 
 struct qcow2_extensions {
 	char backing_format[64]; /* "" if none */
-	uint32_t bitmaps; /* how many; their directory: */
-	uint64_t bitmap_dir, bitmap_dir_bytes;
+	/* Where the bitmaps' extension has its data, in the first cluster (0: there is none). */
+	uint32_t bitmaps_offset, bitmaps_len;
 	uint32_t data_offset, data_len; /* the data file's name, in the first cluster; or 0 */
 	uint64_t crypt_offset, crypt_bytes; /* the LUKS header; or 0 */
 	uint32_t features_offset, features_len; /* the table of names, in the first cluster */

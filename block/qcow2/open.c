@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "block/create.h"
+#include "block/qcow2/bitmap.h"
 #include "block/qcow2/check.h"
 #include "block/qcow2/request.h"
 #include "block/qcow2/snapshot.h"
@@ -100,7 +101,7 @@ static bool read_table(struct qcow2 *s, const char *name, uint64_t offset, uint6
 	return true;
 }
 
-static bool read_first_cluster(struct qcow2 *s, struct error **err)
+static bool read_first_cluster(struct qcow2 *s, const struct block_open *how, struct error **err)
 {
 	struct block_node *node = s->node;
 	uint64_t len = MIN(s->cluster_size, s->file->length);
@@ -124,15 +125,11 @@ static bool read_first_cluster(struct qcow2 *s, struct error **err)
 		if (x.backing_format[0])
 			node->backing_format = xstrdup(x.backing_format);
 	}
-	if (s->h.autoclear & QCOW2_AUTOCLEAR_BITMAPS) {
-		s->bitmaps = x.bitmaps;
-		s->bitmap_dir = x.bitmap_dir;
-		s->bitmap_dir_bytes = x.bitmap_dir_bytes;
-	}
 	if (ok) {
 		s->crypt_offset = x.crypt_offset;
 		s->crypt_bytes = x.crypt_bytes;
 	}
+	ok = ok && qcow2_bitmaps_open(s, &x, first, how, err);
 	s->external = s->h.incompatible & QCOW2_INCOMPAT_DATA_FILE;
 	s->raw_data = s->external && (s->h.autoclear & QCOW2_AUTOCLEAR_RAW_DATA);
 	if (ok && s->external && x.data_len)
@@ -141,7 +138,7 @@ static bool read_first_cluster(struct qcow2 *s, struct error **err)
 	return ok;
 }
 
-static bool read_header(struct qcow2 *s, struct error **err)
+static bool read_header(struct qcow2 *s, const struct block_open *how, struct error **err)
 {
 	size_t len = MIN((uint64_t)sizeof(s->header), s->file->length);
 	int ret = len ? block_pread(s->file, 0, s->header, len) : 0;
@@ -159,7 +156,7 @@ static bool read_header(struct qcow2 *s, struct error **err)
 	s->l2_bits = s->cluster_bits - s->entry_bits;
 	s->block_bits = s->cluster_bits + 3 - s->h.refcount_order;
 	s->reftable_size = (uint64_t)s->h.reftable_clusters << (s->cluster_bits - 3);
-	if (!read_first_cluster(s, err) ||
+	if (!read_first_cluster(s, how, err) ||
 	    !read_table(s, "L1 table", s->h.l1_offset, s->h.l1_size, &s->l1, &s->l1_dirty, err))
 		return false;
 	block_tell(s->file, BLOCK_EV_REFTABLE_LOAD);
@@ -196,7 +193,7 @@ static bool init_state(struct qcow2 *s, struct error **err)
 /* What opening for writing changes: the dirty bit, and features that nobody keeps up to date. */
 static bool prepare_writing(struct qcow2 *s, const struct block_open *how, struct error **err)
 {
-	uint64_t known = s->external ? QCOW2_AUTOCLEAR_RAW_DATA : 0;
+	uint64_t known = QCOW2_AUTOCLEAR_BITMAPS | (s->external ? QCOW2_AUTOCLEAR_RAW_DATA : 0);
 	struct block_check result;
 	int ret = 0;
 
@@ -206,15 +203,16 @@ static bool prepare_writing(struct qcow2 *s, const struct block_open *how, struc
 	}
 	if (s->h.autoclear & ~known) {
 		s->h.autoclear &= known;
-		s->bitmaps = 0;
 		store_be64(s->header + QCOW2_OFF_AUTOCLEAR, s->h.autoclear);
 		ret = qcow2_write_header(s);
 		if (!ret)
 			ret = block_flush(s->file);
-		if (ret) {
-			error_set_errno(err, ret, "Could not update the qcow2 header");
-			return false;
-		}
+	}
+	if (!ret)
+		ret = qcow2_bitmaps_tidy(s);
+	if (ret) {
+		error_set_errno(err, ret, "Could not update the qcow2 header");
+		return false;
 	}
 	if ((s->h.incompatible & QCOW2_INCOMPAT_DIRTY) && !(how->flags & BLOCK_OPEN_CHECK)) {
 		ret = qcow2_check(s->node, BLOCK_FIX_ALL, &result, NULL, NULL);
@@ -233,7 +231,7 @@ static bool qcow2_open(struct block_node *node, const struct block_open *how, st
 
 	s->node = node;
 	s->file = node->file;
-	if (!read_header(s, err) || !qcow2_read_options(s, opts, err) ||
+	if (!read_header(s, how, err) || !qcow2_read_options(s, opts, err) ||
 	    !qcow2_inflate_init(s, err) || !init_state(s, err))
 		return false;
 	if (qcow2_snapshots_read(s, err)) {
@@ -270,6 +268,10 @@ static void qcow2_close(struct block_node *node)
 	int ret;
 
 	if (s->opened && !node->read_only && !s->broken) {
+		ret = block_bitmaps_store(node);
+		if (ret)
+			log_error("qcow2: lost persistent bitmaps of '%s': %s", node->filename,
+				  strerror(-ret));
 		ret = qcow2_mark_clean(s);
 		if (ret)
 			log_error("qcow2: could not write the metadata of '%s': %s", node->filename,
@@ -313,6 +315,7 @@ static void qcow2_close(struct block_node *node)
 	free(s->inactive_l2);
 	s->inactive_l2 = NULL;
 	qcow2_clean_cancel(s);
+	qcow2_bitmaps_close(s);
 	s->opened = false;
 }
 
@@ -433,4 +436,5 @@ const struct block_driver block_qcow2 = {
 	.create = block_create_qcow2,
 	.create_options = block_qcow2_create_options,
 	.snapshots = &qcow2_snapshot_ops,
+	.bitmaps = &qcow2_bitmap_ops,
 };

@@ -300,7 +300,7 @@ bool qcow2_tables_ok(const struct qcow2 *s, uint64_t host, uint64_t bytes)
 
 bool qcow2_host_ok(const struct qcow2 *s, uint64_t host, uint64_t bytes)
 {
-	return qcow2_tables_ok(s, host, bytes) &&
+	return qcow2_tables_ok(s, host, bytes) && !qcow2_in_bitmaps(s, host, bytes) &&
 	       (!s->snapshots.count ||
 		(!on_snapshot_table(s, host, bytes) && !on_snapshot_l1(s, host, bytes)));
 }
@@ -315,8 +315,7 @@ bool qcow2_overlaps(struct qcow2 *s, uint64_t host, uint64_t bytes)
 	    ((on & OVERLAP_SNAPSHOTS) && on_snapshot_table(s, host, bytes)) ||
 	    ((on & OVERLAP_INACTIVE_L1) && on_snapshot_l1(s, host, bytes)) ||
 	    ((on & OVERLAP_INACTIVE_L2) && on_inactive_l2(s, host, bytes)) ||
-	    ((on & OVERLAP_BITMAP_DIR) && s->bitmaps &&
-	     ranges_overlap(host, bytes, s->bitmap_dir, s->bitmap_dir_bytes)))
+	    ((on & OVERLAP_BITMAP_DIR) && qcow2_in_bitmaps(s, host, bytes)))
 		return true;
 	if (!(on & (OVERLAP_ACTIVE_L2 | OVERLAP_REFBLOCK)))
 		return false;

@@ -14,6 +14,7 @@
  *   pack.c      compressed writes
  *   check.c     finding and repairing leaks and corruptions
  *   counts.c    refcounts in bulk; snapshot.c, snapshot_table.c: snapshots
+ *   bitmap.h    persistent bitmaps: bitmap_dir.c, bitmap.c, bitmap_store.c, extension.c
  *   subcluster.c  extended L2 entries
  *   options.c   options of an open image; overlap.c: tables that nothing may be written over
  *   lazy.c      lazy refcounts; refcount_order.c: all refcounts written anew
@@ -56,6 +57,8 @@
  *  7. With an external data file a cluster lies there at the guest's own offset and is not
  * counted. A sync is one of the data file and then one of the image. What an entry once referred to
  * stays: zeroing and discarding go to the data file in place.
+ *  8. Persistent bitmaps that record writes are "in use" on the disk, durably, before the first
+ * write goes on, and until they are stored; see bitmap.h.
  * A flush is a commit, or the mere sync of the file if no metadata is dirty. Sector-sized writes
  * are atomic; entries (1 to 8 bytes, aligned) never straddle one, and the header's fields that
  * change lie in its first 512 bytes.
@@ -167,6 +170,27 @@ struct qsnapshots {
 	bool bad;	/* opened for a check: the table cannot be read */
 };
 
+/* Persistent bitmaps, beside node->bitmaps (bitmap.h). */
+struct qbitmap_gone {
+	uint64_t table;
+	uint32_t entries;
+};
+struct qbitmaps {
+	uint32_t count; /* in the directory; 0: there is none */
+	uint64_t dir_offset, dir_bytes;
+	uint8_t *dir;
+	const char *bad; /* opened for a check: why it cannot be used */
+	bool stale;	 /* an extension that somebody did not keep up to date */
+	bool unmarked;	 /* the disk does not yet say "in use" of what records writes */
+	bool marking;
+	bool moved; /* the directory is to be put together anew */
+	struct waitq waiters;
+	struct block_req *req;
+	struct iovec iov;
+	struct qbitmap_gone *gone; /* tables that the new directory lets go */
+	unsigned gone_count;
+};
+
 struct qcow2 {
 	struct block_node *node, *file;
 	/* file, unless the guest's bytes are in a file of their own; encrypted: a node above it */
@@ -199,9 +223,7 @@ struct qcow2 {
 	bool any_l1_dirty, any_reftable_dirty;
 	struct qcache l2, refcounts;
 	struct qsnapshots snapshots;
-	/* Persistent bitmaps that stand as others left them: opened for writing there are none. */
-	uint32_t bitmaps;
-	uint64_t bitmap_dir, bitmap_dir_bytes;
+	struct qbitmaps bm;
 
 	uint64_t free_hint; /* cluster; none below is free */
 	uint64_t fresh;	    /* bytes from here on were never written, and read as zero */
@@ -349,7 +371,7 @@ void qcow2_let_go(struct qcow2 *s, uint64_t entry, enum qfree_kind kind);
 
 /* overlap.c */
 bool qcow2_overlap_options(struct qcow2 *s, struct opts *opts, struct error **err);
-/* Whether something else than the L1 or refcount table may lie there, or than snapshots' as well;
+/* Whether something else than the L1 or refcount table may lie there, or than snapshots' and bitmaps';
  * whatever the options say. */
 bool qcow2_tables_ok(const struct qcow2 *s, uint64_t host, uint64_t bytes);
 bool qcow2_host_ok(const struct qcow2 *s, uint64_t host, uint64_t bytes);
@@ -393,6 +415,11 @@ void qcow2_commit_written(struct qcow2 *s, int ret);
 bool qcow2_frees_room(const struct qcow2 *s, unsigned items);
 void qcow2_free_later(struct qcow2 *s, uint64_t offset, uint64_t clusters, enum qfree_kind kind);
 int qcow2_commit_sync(struct qcow2 *s); /* waits; for open, close, tools */
+
+/* bitmap.c: before the first change that bitmaps record, the disk says so; s->bm.waiters wait. */
+void qcow2_bitmaps_mark(struct qcow2 *s);
+/* Whether a bitmap's table, or their directory, lies there. */
+bool qcow2_in_bitmaps(const struct qcow2 *s, uint64_t host, uint64_t bytes);
 
 /* data_file.c */
 bool qcow2_open_data(struct qcow2 *s, const struct block_open *how, struct opts *opts,

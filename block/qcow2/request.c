@@ -350,7 +350,13 @@ void qcow2_submit(struct block_node *node, struct block_req *req)
 	q->at = 0;
 	q->buf = NULL;
 	q->pack = NULL;
-	run(q);
+	if (s->bm.unmarked && req->act != BLOCK_READ && req->act != BLOCK_FLUSH &&
+	    !(req->act_flags & BLOCK_UNCHANGED)) {
+		waitq_add(&s->bm.waiters, &q->waiter);
+		qcow2_bitmaps_mark(s);
+	} else {
+		run(q);
+	}
 	if (s->runq.first || s->commit_wanted)
 		qcow2_run_waiters(s);
 }

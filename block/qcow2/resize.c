@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "block/qcow2/bitmap.h"
 #include "block/qcow2/snapshot.h"
 
 struct alloc_wait {
@@ -234,6 +235,8 @@ int qcow2_truncate(struct block_node *node, uint64_t bytes, struct error **err)
 		error_set(err, "Image size is too large");
 		return -EFBIG;
 	}
+	if (!qcow2_bitmaps_may_resize(s, err))
+		return -ENOTSUP;
 	if (bytes < old)
 		return shrink(node, bytes, err);
 	ret = bytes > old ? drop_beyond(node, old) : 0;
