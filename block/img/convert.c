@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "block/bitmap.h"
 #include "block/img/copy.h"
 
 enum { SPARSE_MAX = 16 << 20 };
@@ -15,6 +16,7 @@ struct settings {
 	const char *key_option;
 	char *key_secret; /* of the target, if it is made here and encrypted */
 	bool image_opts, target_image_opts, no_create, target_is_zero, backed;
+	bool bitmaps, skip_broken;
 	uint32_t flags;
 	struct img_copy copy;
 	struct img_progress progress;
@@ -120,6 +122,64 @@ static bool open_target(struct img *img, struct settings *set, const char *to, s
 	return true;
 }
 
+/* Whether --bitmaps can be done. */
+static bool check_bitmaps(const struct settings *set, struct error **err)
+{
+	const struct img_copy *c = &set->copy;
+
+	if (!block_keeps_bitmaps(c->src[0])) {
+		error_set(err, "Source lacks bitmap support");
+		return false;
+	}
+	for (const struct block_bitmap *bm = block_bitmaps(c->src[0]); bm; bm = bm->next)
+		if (bm->persistent && bm->inconsistent && !set->skip_broken) {
+			error_set(err,
+				  "Cannot copy inconsistent bitmap '%s'\nTry "
+				  "--skip-broken-bitmaps, or use 'vmm-img bitmap --remove' to "
+				  "delete it",
+				  bm->name);
+			return false;
+		}
+	return true;
+}
+
+static bool copy_bitmap(const struct img_copy *c, struct block_bitmap *bm, struct error **err)
+{
+	struct block_bitmap *copy;
+
+	copy = block_bitmap_add(c->dst, bm->name, block_bitmap_granularity(bm), true, err);
+	if (!copy) {
+		error_prefix(err, "Failed to create bitmap %s: ", bm->name);
+		return false;
+	}
+	if (block_bitmap_merge(c->dst, copy, c->src[0], bm, err))
+		return block_bitmap_enable(c->dst, copy, bm->enabled, err);
+	error_prefix(err, "Failed to populate bitmap %s: ", bm->name);
+	block_bitmap_remove(c->dst, copy, NULL);
+	return false;
+}
+
+static bool copy_bitmaps(const struct settings *set, struct error **err)
+{
+	const struct img_copy *c = &set->copy;
+	int ret;
+
+	for (struct block_bitmap *bm = block_bitmaps(c->src[0]); bm; bm = bm->next) {
+		if (bm->inconsistent)
+			fprintf(stderr, "vmm-img: warning: Skipping inconsistent bitmap '%s'\n",
+				bm->name);
+		else if (!copy_bitmap(c, bm, err))
+			return false;
+		/* One after the other is in memory. */
+		dirty_bitmap_clear(&bm->dirty);
+		bm->complete = false;
+	}
+	ret = block_bitmaps_store(c->dst);
+	if (ret)
+		error_set_errno(err, ret, "Could not store the bitmaps");
+	return !ret;
+}
+
 static int run(struct img *img, struct settings *set, int n, char **names)
 {
 	struct img_copy *c = &set->copy;
@@ -131,7 +191,13 @@ static int run(struct img *img, struct settings *set, int n, char **names)
 	c->progress = &set->progress;
 	c->src = xcalloc(n - 1, sizeof(*c->src));
 	ok = open_sources(img, set, n - 1, names, &err) &&
+	     (!set->bitmaps || check_bitmaps(set, &err)) &&
 	     open_target(img, set, names[n - 1], &err);
+	if (ok && set->bitmaps && !block_keeps_bitmaps(c->dst)) {
+		error_set(&err, "Format driver '%s' does not support bitmaps",
+			  block_format(c->dst));
+		ok = false;
+	}
 	if (ok) {
 		img_progress_start(&set->progress);
 		ret = img_copy(c);
@@ -141,6 +207,8 @@ static int run(struct img *img, struct settings *set, int n, char **names)
 			ok = false;
 		}
 	}
+	if (ok && set->bitmaps)
+		ok = copy_bitmaps(set, &err);
 	block_unref(c->dst);
 	while (c->srcs)
 		block_unref(c->src[--c->srcs]);
@@ -164,6 +232,10 @@ static int check_settings(const struct settings *set, int names)
 	if (set->backing && names > 2)
 		return img_usage("Having a backing file for the target makes no sense when "
 				 "concatenating multiple input images");
+	if (set->skip_broken && !set->bitmaps)
+		return img_usage("Use of --skip-broken-bitmaps requires --bitmaps");
+	if (set->bitmaps && names > 2)
+		return img_usage("Copying bitmaps only possible with single source");
 	if (set->snapshot && names > 2)
 		return img_usage("No support for concatenating multiple snapshot");
 	if (set->backing && set->no_create)
@@ -173,7 +245,7 @@ static int check_settings(const struct settings *set, int names)
 	return 0;
 }
 
-enum { IMAGE_OPTS = 1, TARGET_IS_ZERO, TARGET_IMAGE_OPTS, SALVAGE };
+enum { IMAGE_OPTS = 1, TARGET_IS_ZERO, TARGET_IMAGE_OPTS, SALVAGE, BITMAPS, SKIP_BROKEN };
 
 static int parse(struct settings *set, int argc, char **argv)
 {
@@ -182,6 +254,8 @@ static int parse(struct settings *set, int argc, char **argv)
 					      {"target-image-opts", 0, 0, TARGET_IMAGE_OPTS},
 					      {"salvage", 0, 0, SALVAGE},
 					      {"force-share", 0, 0, 'U'},
+					      {"bitmaps", 0, 0, BITMAPS},
+					      {"skip-broken-bitmaps", 0, 0, SKIP_BROKEN},
 					      {0}};
 	struct img_copy *c = &set->copy;
 	uint64_t n;
@@ -262,6 +336,12 @@ static int parse(struct settings *set, int argc, char **argv)
 			break;
 		case SALVAGE:
 			c->salvage = true;
+			break;
+		case BITMAPS:
+			set->bitmaps = true;
+			break;
+		case SKIP_BROKEN:
+			set->skip_broken = true;
 			break;
 		default:
 			return 1;

@@ -33,6 +33,7 @@ int img_compare(struct img *img, int argc, char **argv);
 int img_map(struct img *img, int argc, char **argv);
 int img_amend(struct img *img, int argc, char **argv);
 int img_bench(struct img *img, int argc, char **argv);
+int img_bitmap(struct img *img, int argc, char **argv);
 int img_commit(struct img *img, int argc, char **argv);
 int img_dd(struct img *img, int argc, char **argv);
 int img_measure(struct img *img, int argc, char **argv);

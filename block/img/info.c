@@ -11,12 +11,34 @@
 
 #include "block/crypt/luks_node.h"
 #include "block/img/img.h"
+#include "block/qcow2/bitmap.h"
 #include "block/snapshot.h"
-#include "block/qcow2/qcow2.h"
+
+/* NULL if there are none. */
+static json_t *bitmaps(const struct block_node *node)
+{
+	const struct block_bitmap *bm = block_bitmaps(node);
+	json_t *all = bm ? json_array() : NULL;
+
+	for (; bm; bm = bm->next) {
+		const struct qbitmap *q = bm->stored;
+		json_t *o = json_object(), *flags = json_array();
+
+		if (q->flags & QBITMAP_IN_USE)
+			json_array_append_new(flags, json_string("in-use"));
+		if (q->flags & QBITMAP_AUTO)
+			json_array_append_new(flags, json_string("auto"));
+		json_object_set_new(o, "flags", flags);
+		json_object_set_new(o, "name", json_string(bm->name));
+		json_object_set_new(o, "granularity", json_integer(block_bitmap_granularity(bm)));
+		json_array_append_new(all, o);
+	}
+	return all;
+}
 
 static json_t *qcow2_specific(const struct qcow2 *s)
 {
-	json_t *data = json_object(), *o;
+	json_t *data = json_object(), *list = bitmaps(s->node), *o;
 
 	json_object_set_new(data, "compat", json_string(s->h.version < 3 ? "0.10" : "1.1"));
 	json_object_set_new(data, "compression-type",
@@ -24,6 +46,8 @@ static json_t *qcow2_specific(const struct qcow2 *s)
 	if (s->h.version >= 3)
 		json_object_set_new(data, "lazy-refcounts",
 				    json_boolean(s->h.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS));
+	if (list)
+		json_object_set_new(data, "bitmaps", list);
 	json_object_set_new(data, "refcount-bits", json_integer(1 << s->h.refcount_order));
 	if (s->data_name)
 		json_object_set_new(data, "data-file", json_string(s->data_name));
@@ -166,8 +190,10 @@ static void print_value(const char *key, const json_t *value, int indent)
 	} else if (json_is_array(value)) {
 		printf("\n");
 		for (size_t i = 0; i < json_array_size(value); i++) {
-			printf("%*s[%zu]:\n", indent + 4, "", i);
-			print_members(json_array_get(value, i), indent + 8);
+			char number[32];
+
+			snprintf(number, sizeof(number), "[%zu]", i);
+			print_value(number, json_array_get(value, i), indent + 4);
 		}
 	} else if (json_is_string(value)) {
 		printf(" %s\n", json_string_value(value));

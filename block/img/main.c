@@ -17,6 +17,7 @@ static const struct {
 } commands[] = {
 	{"amend", img_amend, "change what an image's header says"},
 	{"bench", img_bench, "time requests"},
+	{"bitmap", img_bitmap, "records of what was written, that an image keeps inside"},
 	{"check", img_check, "find and repair leaks and corruptions"},
 	{"commit", img_commit, "write an image into its backing file"},
 	{"compare", img_compare, "whether two images have the same contents"},

@@ -9,7 +9,7 @@
 
 #include "block/crypt/luks.h"
 #include "block/img/img.h"
-#include "block/qcow2/qcow2.h"
+#include "block/qcow2/bitmap.h"
 
 /* Clusters of refcount blocks and of their table that count so many others and themselves. */
 static uint64_t refcount_clusters(uint64_t clusters, uint64_t cluster_size, unsigned bits)
@@ -62,18 +62,35 @@ static int data_bytes(struct block_node *node, uint64_t cluster, uint64_t *bytes
 	return 0;
 }
 
-static void print(enum img_output output, uint64_t required, uint64_t all, bool has_bitmaps)
+/* Bytes that a copy of the bitmaps would take, each of its clusters allocated. */
+static uint64_t bitmap_bytes(const struct block_node *node, uint64_t cluster)
+{
+	uint64_t bytes = 0, dir = 0;
+
+	for (const struct block_bitmap *bm = block_bitmaps(node); bm; bm = bm->next) {
+		uint64_t n = qbitmap_clusters(bm, cluster);
+
+		bytes += n * cluster + ALIGN_UP(n * 8, cluster);
+		dir += qbitmap_entry_bytes(strlen(bm->name), 0);
+	}
+	return bytes + ALIGN_UP(dir, cluster);
+}
+
+/* bitmaps: NULL where there cannot be any. */
+static void print(enum img_output output, uint64_t required, uint64_t all, const uint64_t *bitmaps)
 {
 	if (output == OUTPUT_HUMAN) {
 		printf("required size: %llu\nfully allocated size: %llu\n",
 		       (unsigned long long)required, (unsigned long long)all);
-		if (has_bitmaps)
-			printf("bitmaps size: 0\n");
+		if (bitmaps)
+			printf("bitmaps size: %llu\n", (unsigned long long)*bitmaps);
 		return;
 	}
-	printf("{\n%s    \"required\": %llu,\n    \"fully-allocated\": %llu\n}\n",
-	       has_bitmaps ? "    \"bitmaps\": 0,\n" : "", (unsigned long long)required,
-	       (unsigned long long)all);
+	printf("{\n");
+	if (bitmaps)
+		printf("    \"bitmaps\": %llu,\n", (unsigned long long)*bitmaps);
+	printf("    \"required\": %llu,\n    \"fully-allocated\": %llu\n}\n",
+	       (unsigned long long)required, (unsigned long long)all);
 }
 
 static bool crypt_bytes(const struct block_create *c, struct opts *opts,
@@ -92,8 +109,8 @@ static int measure(struct block_node *node, const char *format, const char *text
 {
 	struct block_create c = {0};
 	struct opts opts;
-	uint64_t required, all, metadata = 0, cluster, crypt = 0;
-	bool bitmaps = false;
+	uint64_t required, all, metadata = 0, cluster, crypt = 0, bitmaps = 0;
+	bool has_bitmaps = false;
 	int ret = 0;
 
 	if (strcmp(format, "qcow2") && strcmp(format, "raw") && strcmp(format, "luks")) {
@@ -125,14 +142,15 @@ static int measure(struct block_node *node, const char *format, const char *text
 		} else if (node && c.backing) {
 			required = all;
 		}
-		bitmaps = node && node->drv == &block_qcow2 && !c.v2 &&
-			  ((struct qcow2 *)node->opaque)->h.version >= 3;
+		has_bitmaps = node && !c.v2 && block_keeps_bitmaps(node);
+		if (has_bitmaps)
+			bitmaps = bitmap_bytes(node, cluster);
 	}
 	opts_free(&opts);
 	if (ret)
 		error_set_errno(err, ret, "Unable to get block status");
 	else
-		print(output, required, all, bitmaps);
+		print(output, required, all, has_bitmaps ? &bitmaps : NULL);
 	return ret;
 }
 
