@@ -578,6 +578,11 @@ static void test_mux(void **state)
 	assert_int_equal(read(fd, buf, sizeof(buf)), 2);
 	assert_memory_equal(buf, "ms", 2);
 
+	/* A line and the way back, typed at once. */
+	type(x, fd, "\001cinfo\001c");
+	assert_memory_equal(monitor.in, "stopinfo", 8);
+	monitor.len = 4;
+
 	/* A guest that reads nothing does not keep the user in. */
 	serial.room = 0;
 	type(x, fd, "hung?\001x");

@@ -221,7 +221,9 @@ static void command(struct mux *m, uint8_t byte)
 		if (m->set->quit)
 			m->set->quit(m->set->opaque);
 		break;
-	case 'c':
+	case 'c': /* what was typed before is the one's that had the focus */
+		if (m->focus)
+			deliver(m->focus);
 		next_focus(m);
 		break;
 	case 'b':
@@ -262,7 +264,7 @@ static void on_receive(void *opaque, const uint8_t *data, size_t len)
 {
 	struct mux *m = opaque;
 
-	/* Delivered before the focus moves on: the queue's room was promised for this one. */
+	/* Room was promised for the one that has the focus now; a longer text finds some each time. */
 	for (size_t i = 0; i < len; i++) {
 		take_byte(m, data[i]);
 		if (m->focus && m->focus->in_len >= sizeof(m->focus->in) / 2)
