@@ -38,6 +38,10 @@ static bool apply_policy(struct block_node *node, struct block_req *req, int *re
 		*ret = -ENOTSUP;
 		return false;
 	}
+	if ((req->act_flags & BLOCK_NO_FALLBACK) && !node->drv->fast_zeroes) {
+		*ret = -ENOTSUP;
+		return false;
+	}
 	node->written = true;
 	if (req->act == BLOCK_DISCARD && node->ignore_discard)
 		return false;

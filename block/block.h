@@ -40,6 +40,8 @@ enum {
 	BLOCK_COMPRESSED = 1 << 2,
 	/* WRITE, WRITE_ZEROES, DISCARD: what is read there stays what it was. */
 	BLOCK_UNCHANGED = 1 << 3,
+	/* WRITE_ZEROES: -ENOTSUP rather than writing them one by one. */
+	BLOCK_NO_FALLBACK = 1 << 4,
 };
 
 struct block_node;

@@ -70,9 +70,8 @@ static struct block_node *find_base(void *opaque, const char *name)
 	return opaque;
 }
 
-/* base, read-only, goes under a new image that has no name any more. Consumes base. */
-static struct block_node *overlay(const struct block_open *how, struct block_node *base,
-				  struct error **err)
+struct block_node *block_overlay(const struct block_open *how, struct block_node *base,
+				 struct error **err)
 {
 	const char *dir = getenv("TMPDIR");
 	char *path = xasprintf("%s/vl.XXXXXX", dir && *dir ? dir : "/var/tmp");
@@ -194,7 +193,7 @@ static struct block_node *open_top(struct block_open *how, struct opts *opts,
 
 		discard = !node->ignore_discard;
 		node->detect_zeroes = 0;
-		node = overlay(how, node, err);
+		node = block_overlay(how, node, err);
 		if (node) {
 			node->ignore_discard = !discard;
 			node->detect_zeroes = zeroes;

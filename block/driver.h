@@ -153,6 +153,7 @@ struct block_driver {
 	size_t req_size;  /* of its context in a request */
 	bool protocol;	  /* opens a file name, not a child */
 	bool compresses;  /* takes BLOCK_COMPRESSED */
+	bool fast_zeroes; /* obeys BLOCK_NO_FALLBACK; without, such requests fail */
 	bool filter;	  /* what file is, byte for byte */
 	const char *child; /* what options call its file; NULL: "file" */
 	/* Of the first BLOCK_PROBE_SIZE bytes (fewer in a short file). NULL: never guessed. */
@@ -339,6 +340,9 @@ const struct block_driver *block_probe(const uint8_t *buf, size_t len, const cha
 /* file_open.c */
 bool block_file_identity(const struct block_node *node, dev_t *dev, ino_t *ino);
 
+/* drive.c: base, read-only, goes under a new image that has no name any more. Consumes base. */
+struct block_node *block_overlay(const struct block_open *how, struct block_node *base,
+				 struct error **err);
 /* drive.c: a -drive cache= mode as BLOCK_OPEN_ flags, added to *flags. */
 bool block_parse_cache(const char *name, uint32_t *flags);
 
@@ -349,6 +353,7 @@ extern const struct block_driver block_qcow1, block_qed, block_parallels, block_
 extern const struct block_driver block_null_co, block_null_aio;
 extern const struct block_driver block_luks;
 extern const struct block_driver block_throttle, block_copy_on_read, block_blkdebug, block_delay;
+extern const struct block_driver block_nbd;
 
 /* filter/copy_on_read.c: its open(), without options. */
 bool block_copy_on_read_init(struct block_node *node, struct error **err);

@@ -237,7 +237,7 @@ static int zero_job(struct pool_job *job)
 			ret = try_zero(s, req->offset, req->bytes, unmap);
 	}
 	if (unsupported(ret))
-		return bounce_job(job);
+		return req->act_flags & BLOCK_NO_FALLBACK ? -ENOTSUP : bounce_job(job);
 	if (!ret && (req->act_flags & BLOCK_FUA) && fdatasync(s->fd) < 0)
 		ret = -errno;
 	return ret;
@@ -366,6 +366,7 @@ const struct block_driver block_file = {
 	.node_size = sizeof(struct file_node),
 	.req_size = sizeof(struct file_req),
 	.protocol = true,
+	.fast_zeroes = true,
 	.open = file_open,
 	.close = file_close,
 	.submit = file_submit,
@@ -381,6 +382,7 @@ const struct block_driver block_host_device = {
 	.node_size = sizeof(struct file_node),
 	.req_size = sizeof(struct file_req),
 	.protocol = true,
+	.fast_zeroes = true,
 	.open = host_device_open,
 	.close = file_close,
 	.submit = file_submit,

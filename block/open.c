@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 #include "block/driver.h"
+#include "block/nbd/uri.h"
 #include "vmm/core/log.h"
 
 static const struct block_driver *const drivers[] = {
@@ -21,7 +22,7 @@ static const struct block_driver *const drivers[] = {
 	&block_null_aio, &block_vdi,	      &block_vpc,   &block_vhdx,  &block_vmdk,
 	&block_throttle, &block_copy_on_read, &block_qcow1, &block_qed,	  &block_parallels,
 	&block_bochs,	 &block_cloop,	      &block_dmg,   &block_luks,  &block_blkdebug,
-	&block_delay,
+	&block_delay,	 &block_nbd,
 };
 
 static const char *const discard_names[] = {"ignore", "off", "unmap", "on", NULL};
@@ -159,6 +160,8 @@ static bool filename_options(const char *name, struct opts *opts, struct error *
 	}
 	if (n == 8 && !strncmp(name, "blkdebug", 8))
 		return blkdebug_options(name + 9, opts, err);
+	if (nbd_is_filename(name))
+		return nbd_parse_filename(name, opts, err);
 	if (n == 4 && !strncmp(name, "file", 4)) {
 		name += 5;
 	} else if (n) {

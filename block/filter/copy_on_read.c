@@ -219,6 +219,7 @@ const struct block_driver block_copy_on_read = {
 	.req_size = sizeof(struct cor_req),
 	.filter = true,
 	.compresses = true,
+	.fast_zeroes = true,
 	.open = cor_open,
 	.submit = cor_submit,
 	.truncate = block_filter_truncate,

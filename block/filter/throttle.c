@@ -373,6 +373,7 @@ const struct block_driver block_throttle = {
 	.node_size = sizeof(struct throttle_member),
 	.filter = true,
 	.compresses = true,
+	.fast_zeroes = true,
 	.open = throttle_open,
 	.close = throttle_close,
 	.submit = throttle_submit,

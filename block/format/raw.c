@@ -136,6 +136,7 @@ static int raw_status(struct block_node *node, uint64_t offset, uint64_t bytes,
 const struct block_driver block_raw = {
 	.name = "raw",
 	.node_size = sizeof(struct raw_node),
+	.fast_zeroes = true,
 	.open = raw_open,
 	.submit = raw_submit,
 	.truncate = raw_truncate,

@@ -37,6 +37,7 @@ int img_bitmap(struct img *img, int argc, char **argv);
 int img_commit(struct img *img, int argc, char **argv);
 int img_dd(struct img *img, int argc, char **argv);
 int img_measure(struct img *img, int argc, char **argv);
+int img_nbd(struct img *img, int argc, char **argv);
 int img_rebase(struct img *img, int argc, char **argv);
 int img_snapshot(struct img *img, int argc, char **argv);
 int img_io(struct img *img, int argc, char **argv);

@@ -28,6 +28,7 @@ static const struct {
 	{"io", img_io, "read and write by commands"},
 	{"map", img_map, "where an image's contents are"},
 	{"measure", img_measure, "how long a new image's file will be"},
+	{"nbd", img_nbd, "serve an image over the network"},
 	{"rebase", img_rebase, "change an image's backing file"},
 	{"resize", img_resize, "change an image's size"},
 	{"snapshot", img_snapshot, "states that an image keeps inside"},

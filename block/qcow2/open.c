@@ -422,6 +422,7 @@ const struct block_driver block_qcow2 = {
 	.node_size = sizeof(struct qcow2),
 	.req_size = sizeof(struct qreq),
 	.compresses = true,
+	.fast_zeroes = true,
 	.probe = qcow2_probe,
 	.open = qcow2_open,
 	.close = qcow2_close,

@@ -333,7 +333,9 @@ void qcow2_submit(struct block_node *node, struct block_req *req)
 		block_complete(req, -EIO);
 		return;
 	}
-	if ((s->external || s->h.crypt_method) && (req->act_flags & BLOCK_COMPRESSED)) {
+	/* Zeroes are metadata only where clusters can be zero by themselves. */
+	if (((s->external || s->h.crypt_method) && (req->act_flags & BLOCK_COMPRESSED)) ||
+	    ((s->external || s->h.version < 3) && (req->act_flags & BLOCK_NO_FALLBACK))) {
 		block_complete(req, -ENOTSUP);
 		return;
 	}

@@ -233,7 +233,7 @@ static void test_options_that_are_refused(void **state)
 	bad(f, "file=%s/a.raw,format=qcow2", "not in qcow2 format");
 	bad(f, "file=%s/missing", "No such file");
 	bad(f, "file=%s,format=raw", "Is a directory");
-	bad(f, "file=nbd:localhost:10809", "Unknown protocol 'nbd'");
+	bad(f, "file=gluster:localhost:10809", "Unknown protocol 'gluster'");
 	bad(f, "file=%s/a.qcow2,l2-cache-size=x", "l2-cache-size");
 	bad(f, "format=raw", "must be specified");
 }

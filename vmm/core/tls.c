@@ -27,6 +27,7 @@ struct tls_session {
 	const struct tls_creds *creds;
 	gnutls_session_t session;
 	char *hostname;
+	gnutls_typed_vdata_st want[2]; /* of the peer; GnuTLS keeps the pointer */
 };
 
 static void creds_free(void *object)
@@ -276,6 +277,29 @@ const struct tls_creds *tls_creds_find(const struct objects *objects, const char
 	return c;
 }
 
+struct tls_creds *tls_creds_system(struct error **err)
+{
+	struct tls_creds *c = xcalloc(1, sizeof(*c));
+	int ret = gnutls_certificate_allocate_credentials(&c->cert);
+
+	c->verify_peer = true;
+	c->priority = xstrdup("NORMAL");
+	if (ret >= 0)
+		ret = gnutls_certificate_set_x509_system_trust(c->cert);
+	if (ret >= 0)
+		return c;
+	error_set(err, "Cannot load the system's certificate authorities: %s",
+		  gnutls_strerror(ret));
+	creds_free(c);
+	return NULL;
+}
+
+void tls_creds_free(struct tls_creds *creds)
+{
+	if (creds)
+		creds_free(creds);
+}
+
 bool tls_creds_need_hostname(const struct tls_creds *creds)
 {
 	return !creds->server && !creds->psk && creds->verify_peer;
@@ -285,7 +309,7 @@ bool tls_creds_need_hostname(const struct tls_creds *creds)
 static void expect_peer(struct tls_session *tls)
 {
 	const struct tls_creds *c = tls->creds;
-	gnutls_typed_vdata_st want[2];
+	gnutls_typed_vdata_st *want = tls->want;
 
 	if (c->psk)
 		return;
@@ -363,8 +387,9 @@ static void verification_error(struct tls_session *tls, struct error **err)
 
 	if (gnutls_certificate_verification_status_print(status, GNUTLS_CRT_X509, &text, 0) < 0)
 		text.data = NULL;
-	if (text.data)
-		text.data[strcspn((char *)text.data, "\n")] = 0;
+	/* Sentences, each with a space behind it. */
+	while (text.data && text.size && strchr(" .\n", text.data[text.size - 1]))
+		text.data[--text.size] = 0;
 	error_set(err, "TLS handshake failed: the peer's certificate: %s",
 		  text.data ? (char *)text.data : "not trusted");
 	gnutls_free(text.data);
@@ -457,6 +482,15 @@ const struct tls_creds *tls_creds_find(const struct objects *objects, const char
 {
 	error_set(err, "No TLS credentials with id '%s'", id);
 	return NULL;
+}
+
+struct tls_creds *tls_creds_system(struct error **err)
+{
+	return refuse(NULL, NULL, NULL, err);
+}
+
+void tls_creds_free(struct tls_creds *creds)
+{
 }
 
 bool tls_creds_need_hostname(const struct tls_creds *creds)

@@ -27,6 +27,9 @@ extern const struct object_type tls_creds_x509_type, tls_creds_psk_type;
 /* The object id, for one end; NULL with err if there is none or it is for the other end. */
 const struct tls_creds *tls_creds_find(const struct objects *objects, const char *id, bool server,
 				       struct error **err);
+/* For a client that was given none: whom the host trusts, and no certificate of its own. */
+struct tls_creds *tls_creds_system(struct error **err);
+void tls_creds_free(struct tls_creds *creds); /* that one; NULL is allowed */
 /* Whether a client must know the name that the server's certificate is to carry. */
 bool tls_creds_need_hostname(const struct tls_creds *creds);
 
