@@ -9,6 +9,7 @@
 #include "hw/pci/pci.h"
 #include "hw/pci/q35_chipset.h"
 #include "hw/virtio/virtio_blk.h"
+#include "hw/virtio/virtio_net.h"
 #include "hw/virtio/virtio_rng.h"
 #include "vmm/core/util.h"
 #include "vmm/core/vm.h"
@@ -17,6 +18,9 @@ const struct device_desc *const device_table[] = {
 	&virtio_blk_pci_desc,
 	&virtio_blk_pci_transitional_desc,
 	&virtio_blk_pci_non_transitional_desc,
+	&virtio_net_pci_desc,
+	&virtio_net_pci_transitional_desc,
+	&virtio_net_pci_non_transitional_desc,
 	&virtio_rng_pci_desc,
 	&virtio_rng_pci_transitional_desc,
 	&virtio_rng_pci_non_transitional_desc,

@@ -108,6 +108,9 @@ static bool poll_queues(void *opaque)
 
 		if (!vq->live)
 			continue;
+		/* What the device itself keeps silent stays so at the end. */
+		if (vq->notify)
+			vdev->kicks[i].silenced = true;
 		vq_disable_notify(vq);
 		if (vq_has_work(vq) && run_and_look(vdev, vq))
 			found = true;
@@ -123,6 +126,9 @@ static bool poll_end(void *opaque)
 	for (unsigned i = 0; i < vdev->queue_count && virtio_is_live(vdev); i++) {
 		struct virtqueue *vq = &vdev->queues[i];
 
+		if (!vdev->kicks[i].silenced)
+			continue;
+		vdev->kicks[i].silenced = false;
 		if (vq->live && !vq->notify && vq_enable_notify(vq) && run_and_look(vdev, vq))
 			found = true;
 	}
@@ -183,7 +189,11 @@ static void start_queues(struct virtio_device *vdev)
 		enabled[i] = vdev->queues[i].enabled;
 	pthread_mutex_unlock(&vdev->lock);
 
-	vdev->active = true;
+	if (!vdev->active) {
+		vdev->active = true;
+		if (vdev->ops->start)
+			vdev->ops->start(vdev);
+	}
 	for (unsigned i = 0; i < vdev->queue_count && !vdev->failed; i++) {
 		struct virtqueue *vq = &vdev->queues[i];
 
@@ -428,6 +438,11 @@ bool virtio_init(struct virtio_device *vdev, const struct virtio_ops *ops, struc
 	vdev->vcpus_awaited.fn = vcpus_awaited;
 	notifier_add(&vm->vcpus_awaited, &vdev->vcpus_awaited);
 	return true;
+}
+
+void virtio_set_queue_max(struct virtio_device *vdev, unsigned index, unsigned size)
+{
+	vdev->queues[index].size_max = vdev->queues[index].size = size;
 }
 
 void virtio_exit(struct virtio_device *vdev)

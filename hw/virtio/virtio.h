@@ -62,10 +62,14 @@ struct virtio_ops {
 	/* vdev->guest_features is final. Lock held. May be NULL. */
 	void (*negotiated)(struct virtio_device *vdev);
 
+	/* Loop: the driver is there and guest_features final; kicks for all queues follow. May be
+	 * NULL. */
+	void (*start)(struct virtio_device *vdev);
 	/* Loop: chains may be waiting in vq. Need not empty it in one go; says with virtio_again()
 	 * that it left something. */
 	void (*kick)(struct virtio_device *vdev, struct virtqueue *vq);
-	/* Loop: a reset begins. Drop what has not been started. May be NULL. */
+	/* Loop: a reset begins, perhaps before start() came. Drop what has not been started. May be
+	 * NULL. */
 	void (*stop)(struct virtio_device *vdev);
 	/* Loop: whether no request is in flight. NULL: never one outside kick(). */
 	bool (*is_idle)(struct virtio_device *vdev);
@@ -102,6 +106,7 @@ struct virtio_kick {
 	struct virtqueue *vq;
 	struct event_notifier notifier;
 	struct ev_fd fd;
+	bool silenced; /* kicks are off because the loop polls */
 };
 
 struct virtio_device {
@@ -156,6 +161,8 @@ extern const struct state_desc virtio_state;
 bool virtio_init(struct virtio_device *vdev, const struct virtio_ops *ops, struct vm *vm,
 		 struct evloop *loop, const char *label, uint64_t features, unsigned config_size,
 		 unsigned queue_count, unsigned queue_size, struct error **err);
+/* In realize, before the transport is made: another size for one queue. */
+void virtio_set_queue_max(struct virtio_device *vdev, unsigned index, unsigned size);
 /* Resets (waits for requests in flight), leaves the loop, frees. Main thread. */
 void virtio_exit(struct virtio_device *vdev);
 

@@ -99,6 +99,7 @@ void vq_reset(struct virtqueue *vq)
 	vq->last_avail = vq->avail_seen = 0;
 	vq->used_next = vq->used_published = 0;
 	vq->in_flight = 0;
+	vq->returned_count = 0;
 	vq->snapshot = NULL;
 	vq->desc = vq->avail = NULL;
 	vq->used = NULL;
@@ -265,23 +266,38 @@ static const char *chain_walk(struct virtqueue *vq, struct vq_chain *chain)
 	}
 }
 
-int vq_pop(struct virtqueue *vq, struct vq_chain *chain)
+/* The next chain's head, which stays where it is: 1, 0, or -EINVAL. */
+static int next_head(struct virtqueue *vq, uint16_t *head)
 {
-	if (!vq_usable(vq))
-		return vq->broken ? -EINVAL : 0;
+	size_t slot = vq->last_avail & (vq->size - 1);
+
+	if (vq->returned_count) {
+		*head = vq->returned[vq->returned_count - 1];
+		return 1;
+	}
 	if (vq->avail_seen == vq->last_avail) {
 		int ready = vq_look(vq);
 
 		if (ready <= 0)
 			return ready;
 	}
+	*head = ring_load(vq->avail, RING_ENTRIES + AVAIL_ENTRY * slot, __ATOMIC_RELAXED);
+	return 1;
+}
+
+int vq_pop(struct virtqueue *vq, struct vq_chain *chain)
+{
+	int found;
+
+	if (!vq_usable(vq))
+		return vq->broken ? -EINVAL : 0;
+	found = next_head(vq, &chain->head);
+	if (found <= 0)
+		return found;
 	if (vq->in_flight >= vq->size) {
 		vq_break(vq, "more chains are in flight than the ring holds");
 		return -EINVAL;
 	}
-	size_t slot = vq->last_avail & (vq->size - 1);
-
-	chain->head = ring_load(vq->avail, RING_ENTRIES + AVAIL_ENTRY * slot, __ATOMIC_RELAXED);
 	chain->readable = chain->writable = 0;
 	chain->readable_bytes = chain->writable_bytes = 0;
 	const char *wrong = chain->head < vq->size ? chain_walk(vq, chain)
@@ -290,9 +306,20 @@ int vq_pop(struct virtqueue *vq, struct vq_chain *chain)
 		vq_break(vq, wrong);
 		return -EINVAL;
 	}
-	vq->last_avail++;
+	if (vq->returned_count)
+		vq->returned_count--;
+	else
+		vq->last_avail++;
 	vq->in_flight++;
 	return 1;
+}
+
+void vq_unpop(struct virtqueue *vq, const struct vq_chain *chain)
+{
+	if (!vq->in_flight || vq->returned_count == VQ_MAX_SIZE)
+		return;
+	vq->returned[vq->returned_count++] = chain->head;
+	vq->in_flight--;
 }
 
 void vq_mark_written(struct virtqueue *vq, const void *hva, size_t len)
@@ -347,7 +374,7 @@ bool vq_publish(struct virtqueue *vq)
 		gm_mark_dirty(vq->mem, vq->used_gpa, used_size(vq));
 	atomic_thread_fence(memory_order_seq_cst);
 
-	if (vq->notify_on_empty && !vq->in_flight &&
+	if (vq->notify_on_empty && !vq->in_flight && !vq->returned_count &&
 	    ring_load(vq->avail, RING_IDX, __ATOMIC_RELAXED) == vq->last_avail)
 		return true;
 	if (vq->event_idx)
@@ -377,12 +404,13 @@ bool vq_enable_notify(struct virtqueue *vq)
 		ring_store(vq->used, RING_FLAGS, 0, __ATOMIC_RELAXED);
 	vq->notify = true;
 	atomic_thread_fence(memory_order_seq_cst);
-	return vq_look(vq) > 0;
+	return vq_look(vq) > 0 || vq->returned_count;
 }
 
 bool vq_has_work(struct virtqueue *vq)
 {
-	return vq_usable(vq) && (vq->avail_seen != vq->last_avail || vq_look(vq) > 0);
+	return vq_usable(vq) &&
+	       (vq->returned_count || vq->avail_seen != vq->last_avail || vq_look(vq) > 0);
 }
 
 size_t vq_iov_read(const struct iovec *iov, unsigned count, size_t offset, void *buf, size_t len)
@@ -455,10 +483,17 @@ static bool vq_post_load(void *object, unsigned version, struct error **err)
 		error_set(err, "virtqueue %u: size %u is not possible", vq->index, vq->size);
 		return false;
 	}
-	if ((uint16_t)(vq->last_avail - vq->used_next) != 0) {
+	if ((uint16_t)(vq->last_avail - vq->used_next) != vq->returned_count) {
 		error_set(err, "virtqueue %u: %u requests in flight", vq->index,
-			  (uint16_t)(vq->last_avail - vq->used_next));
+			  (uint16_t)(vq->last_avail - vq->used_next - vq->returned_count));
 		return false;
+	}
+	for (unsigned i = 0; i < vq->returned_count; i++) {
+		if (vq->returned[i] >= vq->size) {
+			error_set(err, "virtqueue %u: a chain's head is outside the ring",
+				  vq->index);
+			return false;
+		}
 	}
 	vq->used_published = vq->used_next;
 	return true;
@@ -472,6 +507,12 @@ static const struct state_field vq_fields[] = {
 	STATE_FIELD(struct virtqueue, used_gpa, STATE_U64),
 	STATE_FIELD(struct virtqueue, last_avail, STATE_U16),
 	STATE_FIELD(struct virtqueue, used_next, STATE_U16),
+	STATE_FIELD(struct virtqueue, returned_count, STATE_U32),
+	{.name = "returned",
+	 .type = STATE_U16,
+	 .offset = offsetof(struct virtqueue, returned),
+	 .count = VQ_MAX_SIZE,
+	 .count_offset = offsetof(struct virtqueue, returned_count)},
 	{.type = STATE_END},
 };
 

@@ -96,6 +96,8 @@ struct virtqueue {
 	uint16_t used_next;	 /* next entry of the used ring */
 	uint16_t used_published; /* what the driver was told */
 	uint16_t in_flight;	 /* popped and not pushed */
+	uint32_t returned_count;
+	uint16_t returned[VQ_MAX_SIZE]; /* heads that were popped and put back, the next one last */
 	const struct gm_snapshot *snapshot;
 	const uint8_t *desc, *avail;
 	uint8_t *used;
@@ -133,6 +135,10 @@ void vq_stop(struct virtqueue *vq);
  * are in flight.
  */
 int vq_pop(struct virtqueue *vq, struct vq_chain *chain);
+
+/* Puts a popped chain back, untouched: the next vq_pop() takes it again. Those who put back several
+ * begin with the newest. */
+void vq_unpop(struct virtqueue *vq, const struct vq_chain *chain);
 
 /* Gives a chain back, written bytes at the front of its writable part having been filled. Chains
  * may come back in any order. The driver sees it at the next vq_publish(). */
