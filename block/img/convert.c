@@ -16,7 +16,7 @@ struct settings {
 	const char *key_option;
 	char *key_secret; /* of the target, if it is made here and encrypted */
 	bool image_opts, target_image_opts, no_create, target_is_zero, backed;
-	bool bitmaps, skip_broken;
+	bool bitmaps, skip_broken, offload, sparse_given;
 	uint32_t flags;
 	struct img_copy copy;
 	struct img_progress progress;
@@ -200,6 +200,8 @@ static int run(struct img *img, struct settings *set, int n, char **names)
 	}
 	if (ok) {
 		img_progress_start(&set->progress);
+		if (set->offload)
+			img_offload(c);
 		ret = img_copy(c);
 		img_progress_end(&set->progress, !ret);
 		if (ret) {
@@ -221,6 +223,12 @@ static int check_settings(const struct settings *set, int names)
 {
 	if (names < 2)
 		return img_usage("Must specify image file name");
+	if (set->offload && set->sparse_given)
+		return img_usage("Cannot enable copy offloading when -S is used");
+	if (set->offload && set->copy.compressed)
+		return img_usage("Cannot enable copy offloading when -c is used");
+	if (set->offload && set->copy.salvage)
+		return img_usage("Cannot use copy offloading in salvaging mode");
 	if (set->image_opts && set->format)
 		return img_usage("--image-opts and --format are mutually exclusive");
 	if (set->target_image_opts && !set->no_create)
@@ -261,7 +269,7 @@ static int parse(struct settings *set, int argc, char **argv)
 	uint64_t n;
 	int o;
 
-	while ((o = getopt_long(argc, argv, "f:O:o:B:F:l:t:T:S:m:r:WnpqcU", longs, NULL)) != -1) {
+	while ((o = getopt_long(argc, argv, "f:O:o:B:F:l:t:T:S:m:r:WnpqcUC", longs, NULL)) != -1) {
 		switch (o) {
 		case 'f':
 			set->format = optarg;
@@ -295,6 +303,7 @@ static int parse(struct settings *set, int argc, char **argv)
 						 "Select 0 to disable sparse detection (fully "
 						 "allocates output).",
 						 SPARSE_MAX);
+			set->sparse_given = true;
 			break;
 		case 'm':
 			if (!parse_u64(optarg, &n) || n < 1 || n > COPY_WORKERS_MAX)
@@ -321,6 +330,9 @@ static int parse(struct settings *set, int argc, char **argv)
 			break;
 		case 'c':
 			c->compressed = true;
+			break;
+		case 'C':
+			set->offload = true;
 			break;
 		case 'U':
 			set->flags |= BLOCK_OPEN_FORCE_SHARE;

@@ -356,6 +356,7 @@ int img_copy(struct img_copy *c)
 	int ret;
 
 	x->c = c;
+	x->at = x->done = c->begin;
 	x->chunk = MAX((uint64_t)COPY_CHUNK, MAX(c->unit, c->sparse));
 	c->workers = MIN(MAX(c->workers, 1u), (unsigned)COPY_WORKERS_MAX);
 	make_workers(x);

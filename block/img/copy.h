@@ -15,6 +15,7 @@ struct img_copy {
 	unsigned srcs;
 	struct block_node *dst;
 	uint64_t bytes;	   /* how much of them */
+	uint64_t begin;	   /* what comes before is there already */
 	uint64_t src_skip; /* where in the first; dst begins at 0 */
 	uint64_t sparse;   /* a run of zeroes this long is left out; 0: everything is written */
 	bool zero_target;  /* what is not written reads as zero */
@@ -32,6 +33,8 @@ struct img_copy {
 
 /* 0 or -errno. */
 int img_copy(struct img_copy *c);
+/* offload.c: lets the host copy what it can from the beginning on, and moves begin behind that. */
+void img_offload(struct img_copy *c);
 /* The error's text of a copy that ended with ret. */
 void img_copy_error(const struct img_copy *c, int ret, struct error **err);
 
