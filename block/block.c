@@ -259,6 +259,48 @@ int block_truncate(struct block_node *node, uint64_t bytes, struct error **err)
 	return ret;
 }
 
+int block_preallocate(struct block_node *node, uint64_t from, enum block_prealloc mode)
+{
+	return node->drv->preallocate ? node->drv->preallocate(node, from, mode) : -ENOTSUP;
+}
+
+int block_write_nothing(struct block_node *node, uint64_t from)
+{
+	const size_t piece = MiB;
+	void *zero = calloc(1, piece);
+	int ret = zero ? 0 : -ENOMEM;
+
+	for (uint64_t at = from; at < node->length && !ret; at += piece)
+		ret = block_pwrite(node, at, zero, MIN((uint64_t)piece, node->length - at), 0);
+	free(zero);
+	return ret;
+}
+
+int block_grow(struct block_node *node, uint64_t bytes, enum block_prealloc mode,
+	       struct error **err)
+{
+	static const char *const names[] = {"off", "metadata", "falloc", "full"};
+	uint64_t old = node->length;
+	int ret;
+
+	if (mode != PREALLOC_OFF && bytes < old) {
+		error_set(err, "Preallocation can only be used for growing images");
+		return -EINVAL;
+	}
+	ret = block_truncate(node, bytes, err);
+	if (ret || mode == PREALLOC_OFF)
+		return ret;
+	ret = block_preallocate(node, old, mode);
+	if (!ret)
+		return 0;
+	if (ret == -ENOTSUP)
+		error_set(err, "Unsupported preallocation mode: %s", names[mode]);
+	else
+		error_set_errno(err, ret, "Could not preallocate the new space");
+	block_truncate(node, old, NULL);
+	return ret;
+}
+
 int64_t block_allocated(struct block_node *node)
 {
 	if (node->drv->allocated)

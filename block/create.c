@@ -376,7 +376,7 @@ static bool preallocate(const char *filename, const struct block_create *c, stru
 	const struct block_names names = {.objects = c->objects};
 	struct evloop *loop = evloop_new(NULL, err);
 	struct block_node *node = NULL;
-	int ret, fd;
+	int ret;
 
 	if (!loop)
 		return false;
@@ -387,15 +387,9 @@ static bool preallocate(const char *filename, const struct block_create *c, stru
 		opts_add(&opts, "encrypt.key-secret", opts_get(c->opts, "encrypt.key-secret"));
 	node = block_open_tool(loop, &opts, flags, &names, err);
 	opts_free(&opts);
-	ret = node ? qcow2_preallocate(node, c->prealloc == PREALLOC_FULL) : 0;
+	ret = node ? qcow2_preallocate(node, 0, c->prealloc ? c->prealloc : PREALLOC_METADATA) : 0;
 	block_unref(node);
 	evloop_free(loop);
-	if (node && !ret && c->prealloc == PREALLOC_FALLOC && !c->data_file) {
-		fd = open(filename, O_RDWR | O_CLOEXEC);
-		ret = fd < 0 ? -errno : -posix_fallocate(fd, 0, lseek(fd, 0, SEEK_END));
-		if (fd >= 0)
-			close(fd);
-	}
 	if (ret)
 		error_set_errno(err, ret, "Could not preallocate '%s'", filename);
 	return node && !ret;

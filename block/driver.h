@@ -16,6 +16,7 @@
 #include <sys/types.h>
 
 #include "block/block.h"
+#include "block/create.h"
 #include "vmm/core/util.h"
 
 #define BLOCK_CHAIN_MAX	 200 /* nodes below one another */
@@ -172,6 +173,9 @@ struct block_driver {
 	void (*detach)(struct block_node *node);
 	/* Changes the length; synchronous, drained. */
 	int (*truncate)(struct block_node *node, uint64_t bytes, struct error **err);
+	/* What lies from there to the end, new and nothing but zeroes, gets its place on the disk.
+	 * -ENOTSUP: not in that way. NULL: in none. */
+	int (*preallocate)(struct block_node *node, uint64_t from, enum block_prealloc mode);
 	/* Synchronous; NULL: all data. */
 	int (*status)(struct block_node *node, uint64_t offset, uint64_t bytes,
 		      struct block_extent *out);
@@ -264,6 +268,12 @@ static inline void block_idle(struct block_node *node)
 int block_do(struct block_node *node, enum block_op op, uint64_t offset, const struct iovec *iov,
 	     int iovcnt, uint64_t bytes, uint32_t flags);
 int block_truncate(struct block_node *node, uint64_t bytes, struct error **err);
+/* The same, and what is new gets its place. */
+int block_grow(struct block_node *node, uint64_t bytes, enum block_prealloc mode,
+	       struct error **err);
+int block_preallocate(struct block_node *node, uint64_t from, enum block_prealloc mode);
+/* Writes zeroes, as bytes, from there to the end. */
+int block_write_nothing(struct block_node *node, uint64_t from);
 int block_status(struct block_node *node, uint64_t offset, uint64_t bytes,
 		 struct block_extent *out);
 int64_t block_allocated(struct block_node *node);
@@ -334,6 +344,7 @@ bool block_open_data_file(struct block_node *node, const struct block_open *how,
 /* A backing file's name as seen from the image that names it. Allocated. */
 char *block_backing_path(const char *image, const char *backing);
 const struct block_driver *block_find_driver(const char *name);
+const struct block_driver *block_driver_at(size_t i); /* NULL behind the last */
 /* The driver whose magic is there; raw if none is. *unsupported: a format known only by name. */
 const struct block_driver *block_probe(const uint8_t *buf, size_t len, const char **unsupported);
 

@@ -373,6 +373,7 @@ const struct block_driver block_file = {
 	.attach = file_attach,
 	.detach = file_detach,
 	.truncate = file_truncate,
+	.preallocate = file_preallocate,
 	.status = file_status,
 	.allocated = file_allocated,
 };
@@ -389,6 +390,7 @@ const struct block_driver block_host_device = {
 	.attach = file_attach,
 	.detach = file_detach,
 	.truncate = file_truncate,
+	.preallocate = file_preallocate,
 	.status = file_status,
 	.allocated = file_allocated,
 };

@@ -52,6 +52,7 @@ bool host_device_open(struct block_node *node, const struct block_open *how, str
 		      struct error **err);
 void file_close(struct block_node *node);
 int file_truncate(struct block_node *node, uint64_t bytes, struct error **err);
+int file_preallocate(struct block_node *node, uint64_t from, enum block_prealloc mode);
 int file_status(struct block_node *node, uint64_t offset, uint64_t bytes, struct block_extent *out);
 int64_t file_allocated(struct block_node *node);
 

@@ -263,6 +263,19 @@ int file_truncate(struct block_node *node, uint64_t bytes, struct error **err)
 	return 0;
 }
 
+int file_preallocate(struct block_node *node, uint64_t from, enum block_prealloc mode)
+{
+	struct file_node *s = node->opaque;
+	int ret = -ENOTSUP;
+
+	if (mode == PREALLOC_FALLOC && !s->is_block)
+		ret = from < node->length ? -posix_fallocate(s->fd, from, node->length - from) : 0;
+	else if (mode == PREALLOC_FULL)
+		ret = block_write_nothing(node, from);
+	s->data_end = 0;
+	return ret;
+}
+
 int file_status(struct block_node *node, uint64_t offset, uint64_t bytes, struct block_extent *out)
 {
 	struct file_node *s = node->opaque;

@@ -43,6 +43,11 @@ const struct block_driver *block_find_driver(const char *name)
 	return NULL;
 }
 
+const struct block_driver *block_driver_at(size_t i)
+{
+	return i < ARRAY_SIZE(drivers) ? drivers[i] : NULL;
+}
+
 static const struct block_driver *need_driver(const char *name, struct error **err)
 {
 	const struct block_driver *drv = block_find_driver(name);

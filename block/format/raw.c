@@ -125,6 +125,13 @@ static int raw_truncate(struct block_node *node, uint64_t bytes, struct error **
 	return ret;
 }
 
+static int raw_preallocate(struct block_node *node, uint64_t from, enum block_prealloc mode)
+{
+	struct raw_node *s = node->opaque;
+
+	return block_preallocate(node->file, from + s->offset, mode);
+}
+
 static int raw_status(struct block_node *node, uint64_t offset, uint64_t bytes,
 		      struct block_extent *out)
 {
@@ -140,6 +147,7 @@ const struct block_driver block_raw = {
 	.open = raw_open,
 	.submit = raw_submit,
 	.truncate = raw_truncate,
+	.preallocate = raw_preallocate,
 	.status = raw_status,
 	.create = block_create_raw,
 	.create_options = block_raw_create_options,

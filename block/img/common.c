@@ -77,6 +77,19 @@ const char *img_size(char *buf, uint64_t bytes)
 	return buf;
 }
 
+bool img_parse_prealloc(const char *s, enum block_prealloc *mode, struct error **err)
+{
+	static const char *const names[] = {"off", "metadata", "falloc", "full"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		*mode = i;
+		if (!strcmp(names[i], s))
+			return true;
+	}
+	error_set(err, "Invalid preallocation mode '%s'", s);
+	return false;
+}
+
 bool img_parse_output(const char *s, enum img_output *out)
 {
 	if (!strcmp(s, "human"))

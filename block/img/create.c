@@ -158,9 +158,11 @@ int img_create(struct img *img, int argc, char **argv)
 
 int img_resize(struct img *img, int argc, char **argv)
 {
-	static const struct option longs[] = {{"image-opts", 0, 0, 1}, {"shrink", 0, 0, 2}, {0}};
+	static const struct option longs[] = {{"image-opts", 0, 0, 1}, {"shrink", 0, 0, 2},
+					      {"preallocation", 1, 0, 3}, {0}};
 	const char *format = NULL, *size_text, *filename;
 	bool quiet = false, image_opts = false, shrink = false;
+	enum block_prealloc prealloc = PREALLOC_OFF;
 	struct block_node *node;
 	struct error *err = NULL;
 	uint64_t size, old;
@@ -185,6 +187,10 @@ int img_resize(struct img *img, int argc, char **argv)
 			break;
 		case 2:
 			shrink = true;
+			break;
+		case 3:
+			if (!img_parse_prealloc(optarg, &prealloc, &err))
+				return img_fail(err);
 			break;
 		default:
 			return 1;
@@ -218,7 +224,7 @@ int img_resize(struct img *img, int argc, char **argv)
 			  "there.");
 		ret = 1;
 	} else {
-		ret = block_truncate(node, size, &err);
+		ret = block_grow(node, size, prealloc, &err);
 	}
 	block_unref(node);
 	if (ret)

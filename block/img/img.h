@@ -64,6 +64,8 @@ bool img_takes_backing(const char *format);
 bool img_create_file(const char *filename, const char *format, const struct block_create *c,
 		     struct error **err);
 enum img_output { OUTPUT_HUMAN, OUTPUT_JSON };
+/* "off", "metadata", "falloc", "full". */
+bool img_parse_prealloc(const char *s, enum block_prealloc *mode, struct error **err);
 bool img_parse_output(const char *s, enum img_output *out);
 
 /* A range of the disk that comes from one layer in one way. */

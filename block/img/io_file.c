@@ -184,27 +184,27 @@ static void do_length(struct io *io, struct io_args *a)
 
 static void do_truncate(struct io *io, struct io_args *a)
 {
+	enum block_prealloc mode = PREALLOC_OFF;
 	struct error *err = NULL;
 	uint64_t size;
 	int c;
 
 	optind = 0;
 	while ((c = getopt(a->argc, a->argv, "+m:")) != -1) {
-		if (c == 'm' && !strcmp(optarg, "off"))
-			continue;
-		if (c == 'm') {
-			error_set(&err, "Invalid preallocation mode '%s'", optarg);
-			fail(io, err);
-		} else {
+		if (c != 'm') {
 			io_wrong(io, a->argv[0]);
+			return;
 		}
-		return;
+		if (!img_parse_prealloc(optarg, &mode, &err)) {
+			fail(io, err);
+			return;
+		}
 	}
 	if (a->argc - optind != 1) {
 		io_wrong(io, a->argv[0]);
 		return;
 	}
-	if (io_number(io, a->argv[optind], &size) && block_truncate(io->node, size, &err))
+	if (io_number(io, a->argv[optind], &size) && block_grow(io->node, size, mode, &err))
 		fail(io, err);
 }
 

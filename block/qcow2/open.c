@@ -430,6 +430,7 @@ const struct block_driver block_qcow2 = {
 	.attach = qcow2_attach,
 	.detach = qcow2_detach,
 	.truncate = qcow2_truncate,
+	.preallocate = qcow2_preallocate,
 	.change_backing = qcow2_change_backing,
 	.amend = qcow2_amend,
 	.status = qcow2_status,

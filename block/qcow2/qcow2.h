@@ -464,7 +464,7 @@ int qcow2_refcounts_reload(struct qcow2 *s, uint64_t clusters);
 bool qcow2_change_order(struct qcow2 *s, unsigned order, struct error **err);
 
 /* prealloc.c */
-int qcow2_preallocate(struct block_node *node, bool full);
+int qcow2_preallocate(struct block_node *node, uint64_t from, enum block_prealloc mode);
 
 /* amend.c */
 bool qcow2_change_backing(struct block_node *node, const char *backing, const char *format,
