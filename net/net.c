@@ -186,6 +186,8 @@ bool net_receive_copy(struct net_queue *q, const struct iovec *iov, unsigned iov
 {
 	struct net_packet pkt;
 
+	if (!net_link(q->netdev))
+		return true;
 	if (!net_receive_buffers(q, &pkt, 1))
 		return false;
 	net_fill(&pkt, iov, iovcnt);
@@ -198,6 +200,8 @@ unsigned net_receive_frames(struct net_queue *q, const struct iovec *frames, uns
 	struct net_packet pkts[NET_BATCH];
 	unsigned done = 0;
 
+	if (!net_link(q->netdev))
+		return n;
 	while (done < n) {
 		unsigned room = net_receive_buffers(q, pkts, MIN(n - done, NET_BATCH));
 

@@ -245,8 +245,8 @@ void netdev_destroy(struct netdev *nd);
  * the back end waits for ops->receive_ready(). */
 unsigned net_receive_buffers(struct net_queue *q, struct net_packet *pkts, unsigned n);
 void net_received(struct net_queue *q, const struct net_packet *pkts, unsigned n);
-/* For back ends that have the packet already: copies it. False: no room now; receive_ready() will
- * come. */
+/* For back ends that have the packet already: copies it, or loses it if the link is down. False: no
+ * room now; receive_ready() will come. */
 bool net_receive_copy(struct net_queue *q, const struct iovec *iov, unsigned iovcnt);
 /* The same for n packets of one piece each; how many there was room for. */
 unsigned net_receive_frames(struct net_queue *q, const struct iovec *frames, unsigned n);

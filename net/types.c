@@ -10,6 +10,9 @@ const struct net_type *const net_types[] = {
 	&net_type_user,
 	&net_type_tap,
 	&net_type_bridge,
+	&net_type_stream,
+	&net_type_dgram,
+	&net_type_socket,
 	NULL,
 };
 
@@ -18,8 +21,8 @@ enum { OPTIONS_MAX = 64, TYPES_MAX = 16 };
 const struct net_type *net_type_find(const char *name, struct error **err)
 {
 	/* QEMU's that are not here are no misspelt ones. */
-	static const char *const absent[] = {"hubport", "l2tpv3", "netmap", "vde", "vhost-vdpa",
-					     "af-xdp"};
+	static const char *const absent[] = {"hubport", "l2tpv3",     "netmap",
+					     "vde",	"vhost-vdpa", "af-xdp"};
 	const char *names[TYPES_MAX] = {NULL}, *nearest;
 	size_t count = 0;
 
@@ -64,6 +67,5 @@ struct netdev *net_new(const struct net_context *context, struct opts *opts, str
 		return NULL;
 	}
 	type = net_type_find(name, err);
-	return type && check_options(type, opts, err) ? type->create(context, id, opts, err)
-						      : NULL;
+	return type && check_options(type, opts, err) ? type->create(context, id, opts, err) : NULL;
 }

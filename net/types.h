@@ -25,7 +25,8 @@ struct net_type {
 				 struct opts *opts, struct error **err);
 };
 
-extern const struct net_type net_type_bridge, net_type_tap;
+extern const struct net_type net_type_bridge, net_type_dgram, net_type_socket, net_type_stream,
+	net_type_tap;
 
 extern const struct net_type *const net_types[]; /* ends with NULL */
 extern const struct net_type net_type_user;

@@ -25,8 +25,8 @@
 #include <cmocka.h>
 
 #include "net/tap.h"
-#include "net/types.h"
 #include "tests/lib/net_fake.h"
+#include "tests/lib/net_make.h"
 #include "vmm/core/util.h"
 
 enum { ETHERTYPE = 0x88b5, LEN = 100 }; /* for local experiments */
@@ -41,47 +41,6 @@ static bool have_tun(void)
 }
 
 /* ---- helpers ---- */
-
-struct fixture {
-	struct evloop *loop;
-	struct net_fake fake;
-};
-
-static struct netdev *make(struct evloop *loop, const char *text, struct error **err)
-{
-	struct net_context context = {.loop = loop};
-	struct opts opts = {0};
-	struct netdev *nd;
-
-	assert_true(opts_parse(&opts, text, "type", NULL));
-	opts_add(&opts, "id", "n0");
-	nd = net_new(&context, &opts, err);
-	opts_free(&opts);
-	return nd;
-}
-
-static struct netdev *must_make(struct evloop *loop, const char *text)
-{
-	struct error *err = NULL;
-	struct netdev *nd = make(loop, text, &err);
-
-	if (!nd)
-		fail_msg("%s: %s", text, error_message(err));
-	return nd;
-}
-
-static void refuse(const char *text, const char *why)
-{
-	struct evloop *loop = evloop_new(NULL, NULL);
-	struct error *err = NULL;
-
-	assert_null(make(loop, text, &err));
-	assert_non_null(err);
-	if (!strstr(error_message(err), why))
-		fail_msg("%s: %s", text, error_message(err));
-	error_free(err);
-	evloop_free(loop);
-}
 
 static void frame(uint8_t *p, uint8_t tag)
 {
@@ -180,7 +139,7 @@ static void exchange(struct net_fake *f, int host, unsigned hdr)
 static void test_created(void **state)
 {
 	struct evloop *loop = evloop_new(NULL, NULL);
-	struct netdev *nd = must_make(loop, "tap,script=no,downscript=no");
+	struct netdev *nd = net_must_make(loop, "tap,script=no,downscript=no");
 	struct net_fake f;
 	char *info = net_info(nd);
 	int host;
@@ -210,8 +169,9 @@ static void test_created(void **state)
 static void test_plain(void **state)
 {
 	struct evloop *loop = evloop_new(NULL, NULL);
-	struct netdev *nd = must_make(loop, "tap,ifname=plain,vnet_hdr=off,script=no,downscript=no,"
-					    "sndbuf=64k");
+	struct netdev *nd = net_must_make(loop,
+					  "tap,ifname=plain,vnet_hdr=off,script=no,downscript=no,"
+					  "sndbuf=64k");
 	struct net_fake f;
 	int host;
 
@@ -232,7 +192,7 @@ static void test_plain(void **state)
 static void test_offloads(void **state)
 {
 	struct evloop *loop = evloop_new(NULL, NULL);
-	struct netdev *nd = must_make(loop, "tap,ifname=off,script=no,downscript=no");
+	struct netdev *nd = net_must_make(loop, "tap,ifname=off,script=no,downscript=no");
 	unsigned base = NET_OFFLOAD_CSUM | NET_OFFLOAD_TSO4 | NET_OFFLOAD_TSO6;
 
 	assert_int_equal(nd->offloads_able & base, base);
@@ -253,7 +213,7 @@ static void test_persistent(void **state)
 	assert_int_equal(ioctl(fd, TUNSETPERSIST, 1), 0);
 	assert_int_equal(ioctl(fd, TUNSETVNETHDRSZ, &size), 0);
 	close(fd);
-	nd = must_make(loop, "tap,ifname=stays,script=no,downscript=no");
+	nd = net_must_make(loop, "tap,ifname=stays,script=no,downscript=no");
 	net_set_vnet_hdr(nd, 10);
 	net_set_offloads(nd, NET_OFFLOAD_CSUM);
 	net_free(nd);
@@ -275,7 +235,7 @@ static void test_fd(void **state)
 	struct net_fake f;
 	char *text = xasprintf("tap,fd=%d", fd), *info;
 
-	nd = must_make(loop, text);
+	nd = net_must_make(loop, "%s", text);
 	info = net_info(nd);
 	assert_string_equal(strrchr(info, ',') + 1, text + 4);
 	assert_int_equal(nd->vnet_hdr_max, 0);
@@ -293,7 +253,7 @@ static void test_fd(void **state)
 
 	fd = open_tap("atun", IFF_TUN | IFF_NO_PI);
 	text = xasprintf("tap,fd=%d", fd);
-	refuse(text, "no Ethernet frames");
+	net_must_refuse(text, "no Ethernet frames");
 	/* What was refused stays its owner's. */
 	assert_true(fcntl(fd, F_GETFD) >= 0);
 	close(fd);
@@ -340,7 +300,7 @@ static void test_queues(void **state)
 	int a = open_tap("multi", flags), b = open_tap("multi", flags), host;
 	struct evloop *loop = evloop_new(NULL, NULL);
 	char *text = xasprintf("tap,fds=%d:%d", a, b);
-	struct netdev *nd = must_make(loop, text);
+	struct netdev *nd = net_must_make(loop, "%s", text);
 	struct net_fake f;
 
 	free(text);
@@ -369,7 +329,7 @@ static void test_queues(void **state)
 	close(host);
 	net_free(nd);
 
-	nd = must_make(loop, "tap,queues=4,ifname=mq%d,script=no,downscript=no");
+	nd = net_must_make(loop, "tap,queues=4,ifname=mq%%d,script=no,downscript=no");
 	assert_int_equal(nd->queues, 4);
 	assert_true(exists("mq0"));
 	assert_true(net_set_queues(nd, 1));
@@ -386,10 +346,11 @@ static void test_single_of_many(void **state)
 
 	assert_int_equal(ioctl(fd, TUNSETPERSIST, 1), 0);
 	close(fd);
-	net_free(must_make(loop, "tap,ifname=many,script=no,downscript=no"));
+	net_free(net_must_make(loop, "tap,ifname=many,script=no,downscript=no"));
 	delete_link("many");
 	fd = open_tap("single", IFF_TAP | IFF_NO_PI);
-	refuse("tap,ifname=single,queues=2,script=no", "could not configure /dev/net/tun (single)");
+	net_must_refuse("tap,ifname=single,queues=2,script=no",
+			"could not configure /dev/net/tun (single)");
 	close(fd);
 	evloop_free(loop);
 }
@@ -397,7 +358,7 @@ static void test_single_of_many(void **state)
 static void test_no_room(void **state)
 {
 	struct evloop *loop = evloop_new(NULL, NULL);
-	struct netdev *nd = must_make(loop, "tap,ifname=room,script=no,downscript=no");
+	struct netdev *nd = net_must_make(loop, "tap,ifname=room,script=no,downscript=no");
 	struct net_fake f;
 	uint8_t in[2048];
 	int host;
@@ -438,7 +399,8 @@ static void test_no_room(void **state)
 static void test_oversize(void **state)
 {
 	struct evloop *loop = evloop_new(NULL, NULL);
-	struct netdev *nd = must_make(loop, "tap,ifname=big,script=no,downscript=no,vnet_hdr=off");
+	struct netdev *nd = net_must_make(loop,
+					  "tap,ifname=big,script=no,downscript=no,vnet_hdr=off");
 	uint8_t out[1000] = {0}, in[512];
 	struct net_fake f;
 	int host;
@@ -463,7 +425,7 @@ static void test_oversize(void **state)
 static void test_deleted(void **state)
 {
 	struct evloop *loop = evloop_new(NULL, NULL);
-	struct netdev *nd = must_make(loop, "tap,ifname=gone,script=no,downscript=no");
+	struct netdev *nd = net_must_make(loop, "tap,ifname=gone,script=no,downscript=no");
 	uint8_t out[LEN];
 	struct net_fake f;
 
@@ -507,7 +469,7 @@ static void test_scripts(void **state)
 	snprintf(text, sizeof(text), "#!/bin/sh\necho down $1 >>%s\n", log);
 	write_script(down, text);
 	snprintf(text, sizeof(text), "tap,ifname=scr0,script=%s,downscript=%s", up, down);
-	net_free(must_make(loop, text));
+	net_free(net_must_make(loop, "%s", text));
 	f = fopen(log, "r");
 	assert_true(fread(line, 1, sizeof(line), f) > 0);
 	assert_string_equal(line, "up scr0\ndown scr0\n");
@@ -515,10 +477,10 @@ static void test_scripts(void **state)
 
 	write_script(up, "#!/bin/sh\nexit 3\n");
 	snprintf(text, sizeof(text), "tap,ifname=scr0,script=%s,downscript=no", up);
-	refuse(text, "failed with status 3");
+	net_must_refuse(text, "failed with status 3");
 	assert_false(exists("scr0"));
 	snprintf(text, sizeof(text), "tap,ifname=scr0,script=%s/none", dir);
-	refuse(text, "could not launch network script");
+	net_must_refuse(text, "could not launch network script");
 	unlink(up), unlink(down), unlink(log), rmdir(dir);
 	free(up), free(down), free(log);
 	evloop_free(loop);
@@ -527,7 +489,7 @@ static void test_scripts(void **state)
 static void test_helper(void **state)
 {
 	struct evloop *loop = evloop_new(NULL, NULL);
-	struct netdev *nd = must_make(loop, "bridge,br=mybr,helper=/proc/self/exe");
+	struct netdev *nd = net_must_make(loop, "bridge,br=mybr,helper=/proc/self/exe");
 	char *info = net_info(nd), self[256], *text;
 	ssize_t n;
 
@@ -539,7 +501,7 @@ static void test_helper(void **state)
 	assert_int_equal(nd->vnet_hdr_max, 12);
 	net_free(nd);
 
-	nd = must_make(loop, "tap,br=two,helper=/proc/self/exe");
+	nd = net_must_make(loop, "tap,br=two,helper=/proc/self/exe");
 	assert_true(exists("t-two"));
 	net_free(nd);
 	/* A line for a shell. */
@@ -547,12 +509,12 @@ static void test_helper(void **state)
 	assert_true(n > 0);
 	self[n] = 0;
 	text = xasprintf("tap,helper=%s --use-vnet --br=three", self);
-	nd = must_make(loop, text);
+	nd = net_must_make(loop, "%s", text);
 	assert_true(exists("t-three"));
 	net_free(nd);
 	free(text);
-	refuse("bridge,br=fail,helper=/proc/self/exe", "failed with status 7");
-	refuse("bridge,br=none,helper=/proc/self/exe", "sent no file descriptor");
+	net_must_refuse("bridge,br=fail,helper=/proc/self/exe", "failed with status 7");
+	net_must_refuse("bridge,br=none,helper=/proc/self/exe", "sent no file descriptor");
 	evloop_free(loop);
 }
 
@@ -560,15 +522,16 @@ static void test_vhost(void **state)
 {
 	struct evloop *loop = evloop_new(NULL, NULL);
 	bool have = access(TAP_VHOST_DEVICE, R_OK | W_OK) == 0;
-	struct netdev *nd = must_make(loop, "tap,vhost=on,poll-us=5,script=no,downscript=no");
+	struct netdev *nd = net_must_make(loop, "tap,vhost=on,poll-us=5,script=no,downscript=no");
 
 	assert_int_equal(nd->vhost.kind, have ? NET_VHOST_KERNEL : NET_VHOST_NONE);
 	assert_int_equal(nd->vhost.vhost_fd[0] >= 0, have);
 	net_free(nd);
 	if (!have)
-		refuse("tap,vhostforce=on,script=no", "open vhost char device failed");
-	refuse("tap,poll-us=5,script=no,downscript=no", "not valid without vhost");
-	refuse("tap,script=no,downscript=no,vhostfds=0:1", "is not that of the tap's queues");
+		net_must_refuse("tap,vhostforce=on,script=no", "open vhost char device failed");
+	net_must_refuse("tap,poll-us=5,script=no,downscript=no", "not valid without vhost");
+	net_must_refuse("tap,script=no,downscript=no,vhostfds=0:1",
+			"is not that of the tap's queues");
 	evloop_free(loop);
 }
 
@@ -576,25 +539,25 @@ static void test_vhost(void **state)
 
 static void test_options(void **state)
 {
-	refuse("tap,fd=0,ifname=x", "are invalid with fd=");
-	refuse("tap,fds=0:1,queues=2", "are invalid with fds=");
-	refuse("tap,helper=/bin/true,script=no", "are invalid with helper=");
-	refuse("tap,vhost=off,vhostfd=0", "is not valid without vhost");
-	refuse("tap,vhostfd=0,vhostfds=1", "invalid together");
-	refuse("tap,queues=0", "'queues' expects");
-	refuse("tap,queues=17", "'queues' expects");
-	refuse("tap,fd=0", "is not a tap device's");
-	refuse("tap,fd=0:1", "expects one file descriptor");
-	refuse("tap,fd=999", "expects open file descriptors");
-	refuse("tap,fd=tap", "expects open file descriptors");
-	refuse("tap,fds=0:0", "twice");
-	refuse("tap,ifname=a-name-that-is-too-long", "'ifname' expects");
-	refuse("tap,ifnam=x", "did you mean 'ifname'");
-	refuse("tap,vnet_hdr=perhaps", "'on' or 'off'");
-	refuse("tap,sndbuf=4G", "'sndbuf' is too large");
-	refuse("bridge,helper=/nonexistent/helper", "could not launch bridge helper");
-	refuse("bridge,helper=/bin/true", "sent no file descriptor");
-	refuse("bridge,script=no", "Invalid parameter 'script'");
+	net_must_refuse("tap,fd=0,ifname=x", "are invalid with fd=");
+	net_must_refuse("tap,fds=0:1,queues=2", "are invalid with fds=");
+	net_must_refuse("tap,helper=/bin/true,script=no", "are invalid with helper=");
+	net_must_refuse("tap,vhost=off,vhostfd=0", "is not valid without vhost");
+	net_must_refuse("tap,vhostfd=0,vhostfds=1", "invalid together");
+	net_must_refuse("tap,queues=0", "'queues' expects");
+	net_must_refuse("tap,queues=17", "'queues' expects");
+	net_must_refuse("tap,fd=0", "is not a tap device's");
+	net_must_refuse("tap,fd=0:1", "expects one file descriptor");
+	net_must_refuse("tap,fd=999", "expects open file descriptors");
+	net_must_refuse("tap,fd=tap", "expects open file descriptors");
+	net_must_refuse("tap,fds=0:0", "twice");
+	net_must_refuse("tap,ifname=a-name-that-is-too-long", "'ifname' expects");
+	net_must_refuse("tap,ifnam=x", "did you mean 'ifname'");
+	net_must_refuse("tap,vnet_hdr=perhaps", "'on' or 'off'");
+	net_must_refuse("tap,sndbuf=4G", "'sndbuf' is too large");
+	net_must_refuse("bridge,helper=/nonexistent/helper", "could not launch bridge helper");
+	net_must_refuse("bridge,helper=/bin/true", "sent no file descriptor");
+	net_must_refuse("bridge,script=no", "Invalid parameter 'script'");
 }
 
 /* A device that takes no more: the front end waits, and is told. */
