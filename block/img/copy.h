@@ -7,7 +7,7 @@
 
 #include "block/img/img.h"
 
-enum { COPY_CHUNK = 1 << 20, COPY_WORKERS_MAX = 16 };
+enum { COPY_CHUNK = 1 << 19, COPY_WORKERS_MAX = 16 };
 
 struct img_copy {
 	struct img *img;

@@ -211,7 +211,7 @@ void qcache_clear(struct qcache *c)
 
 	/* Whoever changed the disk may have let go of compressed clusters. */
 	c->s->packed = 0;
-	c->s->inflated = 0;
+	qunpack_forget(c->s, 0);
 	for (e = c->oldest; e; e = next) {
 		next = e->newer;
 		if (e->ready && !e->dirty && !e->writing)

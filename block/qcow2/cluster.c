@@ -227,8 +227,7 @@ void qcow2_let_go(struct qcow2 *s, uint64_t entry, enum qfree_kind kind)
 		first = qcow2_cluster_start(s, offset);
 		last = qcow2_cluster_start(s, offset + bytes - 1);
 		qcow2_free_later(s, first, ((last - first) >> s->cluster_bits) + 1, kind);
-		if (s->inflated == entry)
-			s->inflated = 0;
+		qunpack_forget(s, entry);
 		break;
 	case Q_DATA:
 	case Q_ZERO_ALLOC:

@@ -177,6 +177,7 @@ static bool init_state(struct qcow2 *s, struct error **err)
 	s->job.waiter.fn = qcow2_job_wake;
 	s->freeing_waiter.fn = qcow2_freeing_wake;
 	ev_work_init(&s->run_work, run_work, s);
+	qunpack_init(s);
 	s->buf_max = MIN(MAX(BUF_BYTES >> s->cluster_bits, 2), 64);
 	s->free_hint = 1;
 	s->fresh = ALIGN_UP(s->file->length, s->cluster_size);
@@ -232,7 +233,7 @@ static bool qcow2_open(struct block_node *node, const struct block_open *how, st
 	s->node = node;
 	s->file = node->file;
 	if (!read_header(s, how, err) || !qcow2_read_options(s, opts, err) ||
-	    !qcow2_inflate_init(s, err) || !init_state(s, err))
+	    !qcow2_compression_ok(s, err) || !init_state(s, err))
 		return false;
 	if (qcow2_snapshots_read(s, err)) {
 		if (!(how->flags & BLOCK_OPEN_CHECK))
@@ -288,15 +289,15 @@ static void qcow2_close(struct block_node *node)
 		free(buf->data);
 		free(buf);
 	}
-	if (s->pack_pool && node->loop)
-		pool_detach(s->pack_pool);
-	pool_free(s->pack_pool);
-	s->pack_pool = NULL;
+	if (s->pool && node->loop)
+		pool_detach(s->pool);
+	pool_free(s->pool);
+	s->pool = NULL;
 	while ((pack = s->packs)) {
 		s->packs = pack->next;
 		qpack_free(pack);
 	}
-	qcow2_inflate_destroy(s);
+	qunpack_destroy(s);
 	free(s->commit_req);
 	free(s->job.req);
 	free(s->mark_req);
@@ -323,8 +324,8 @@ static void qcow2_attach(struct block_node *node, struct evloop *loop)
 {
 	struct qcow2 *s = node->opaque;
 
-	if (s->pack_pool)
-		pool_attach(s->pack_pool, loop);
+	if (s->pool)
+		pool_attach(s->pool, loop);
 	if (s->commit_wanted)
 		qcow2_run_soon(s);
 	if (s->opened)
@@ -338,8 +339,8 @@ static void qcow2_detach(struct block_node *node)
 	if (s->opened)
 		evloop_unpost(node->loop, &s->run_work);
 	qcow2_clean_cancel(s);
-	if (s->pack_pool)
-		pool_detach(s->pack_pool);
+	if (s->pool)
+		pool_detach(s->pool);
 }
 
 static bool qcow2_probe(const uint8_t *buf, size_t len)

@@ -30,6 +30,15 @@ void qpack_free(struct qpack *p)
 	free(p);
 }
 
+struct pool *qcow2_pool(struct qcow2 *s)
+{
+	if (!s->pool) {
+		s->pool = pool_new();
+		pool_attach(s->pool, s->node->loop);
+	}
+	return s->pool;
+}
+
 static struct qpack *take_pack(struct qcow2 *s)
 {
 	struct qpack *p = s->packs;
@@ -37,10 +46,6 @@ static struct qpack *take_pack(struct qcow2 *s)
 	if (p) {
 		s->packs = p->next;
 		return p;
-	}
-	if (!s->pack_pool) {
-		s->pack_pool = pool_new();
-		pool_attach(s->pack_pool, s->node->loop);
 	}
 	p = calloc(1, sizeof(*p));
 	if (!p)
@@ -214,6 +219,6 @@ enum qstep qpack_step(struct qreq *q)
 	p->q = q;
 	p->job.fn = deflate_job;
 	p->job.done = deflated;
-	pool_submit(s->pack_pool, &p->job);
+	pool_submit(qcow2_pool(s), &p->job);
 	return STEP_WAIT;
 }

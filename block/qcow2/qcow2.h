@@ -11,7 +11,7 @@
  *   cache.c     slices of L2 tables and refcount blocks in memory
  *   commit.c    writing metadata back in order; giving clusters back
  *   compress.c  compressing and decompressing a cluster
- *   pack.c      compressed writes
+ *   pack.c      compressed writes; unpack.c: compressed reads
  *   check.c     finding and repairing leaks and corruptions
  *   counts.c    refcounts in bulk; snapshot.c, snapshot_table.c: snapshots
  *   bitmap.h    persistent bitmaps: bitmap_dir.c, bitmap.c, bitmap_store.c, extension.c
@@ -257,17 +257,15 @@ struct qcow2 {
 	unsigned buf_count, buf_max;
 	struct waitq buf_wait;
 
-	/* The cluster that was decompressed last. */
-	uint64_t inflated; /* its L2 entry; 0: none */
-	uint8_t *inflate_in, *inflate_out;
-	bool inflate_busy;
-	struct waitq inflate_wait;
-	void *zstd;
+	/* Clusters being decompressed, and those that were last; the latest is first. */
+	struct qunpack *unpacks;
+	unsigned unpack_count, unpack_max;
+	struct waitq unpack_wait;
 
 	/* Compressed writes: where the last cluster has room (0: nowhere), and who compresses. */
 	uint64_t packed;
-	struct pool *pack_pool; /* from the first one on */
-	struct qpack *packs;	/* idle */
+	struct qpack *packs; /* idle */
+	struct pool *pool;   /* its threads compress and decompress; from the first cluster on */
 
 	unsigned pass_discard; /* 1 << enum qfree_kind */
 	unsigned overlap;      /* OVERLAP_* */
@@ -307,6 +305,20 @@ struct qpack {
 	uint64_t at; /* in the file */
 	void *context;
 	struct qpack *next;
+};
+
+/* One cluster being decompressed, or kept. */
+struct qunpack {
+	struct pool_job job;
+	struct qcow2 *s;
+	struct qreq *q;
+	uint64_t entry; /* of the cluster in out; 0: none */
+	bool busy;	/* that is only about to be there */
+	uint8_t *in, *out;
+	size_t in_len;
+	void *context;
+	struct waitq waiters; /* for this cluster */
+	struct qunpack *next;
 };
 
 enum qtype { Q_UNALLOCATED, Q_ZERO, Q_ZERO_ALLOC, Q_DATA, Q_COMPRESSED };
@@ -433,15 +445,23 @@ void qcow2_run_waiters(struct qcow2 *s);
 void qcow2_run_soon(struct qcow2 *s);
 
 /* compress.c */
-bool qcow2_inflate_init(struct qcow2 *s, struct error **err);
-int qcow2_inflate(struct qcow2 *s, const uint8_t *in, size_t in_len, uint8_t *out);
-void qcow2_inflate_destroy(struct qcow2 *s);
+bool qcow2_compression_ok(const struct qcow2 *s, struct error **err);
+/* u->in to u->out, a whole cluster; any thread. */
+int qcow2_inflate(const struct qcow2 *s, struct qunpack *u);
+void qcow2_inflate_end(struct qunpack *u);
 /* p->in to p->out; any thread. -E2BIG: it would not become smaller. */
 int qcow2_deflate(const struct qcow2 *s, struct qpack *p);
 void qcow2_deflate_end(struct qpack *p);
 
 /* pack.c */
 void qpack_free(struct qpack *p);
+struct pool *qcow2_pool(struct qcow2 *s);
+
+/* unpack.c */
+void qunpack_init(struct qcow2 *s);
+void qunpack_destroy(struct qcow2 *s);
+/* The cluster of this entry (0: any) is another's now. */
+void qunpack_forget(struct qcow2 *s, uint64_t entry);
 
 /* open.c */
 void qcow2_mark_corrupt(struct qcow2 *s, const char *fmt, ...)

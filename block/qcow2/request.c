@@ -164,57 +164,6 @@ void qreq_advance(struct qreq *q)
 	qreq_drop_range(q);
 }
 
-/* Compressed clusters: one is being decompressed at a time, and the last one is kept. */
-
-bool qreq_inflated(struct qreq *q)
-{
-	return q->s->inflated == q->map.entry;
-}
-
-static enum qstep inflate_read(struct qreq *q)
-{
-	struct qcow2 *s = q->s;
-	uint64_t offset, bytes;
-
-	s->inflated = 0;
-	if (!q->ret) {
-		qcow2_compressed_range(s, q->map.entry, &offset, &bytes);
-		q->ret = qcow2_inflate(s, s->inflate_in, bytes, s->inflate_out);
-	}
-	if (!q->ret)
-		s->inflated = q->map.entry;
-	s->inflate_busy = false;
-	waitq_move(&s->runq, &s->inflate_wait, 0);
-	q->step = q->after_inflate;
-	return STEP_GO;
-}
-
-enum qstep qreq_inflate(struct qreq *q, enum qstep (*step)(struct qreq *q))
-{
-	struct qcow2 *s = q->s;
-	uint64_t offset, bytes;
-
-	qcow2_compressed_range(s, q->map.entry, &offset, &bytes);
-	if (s->inflate_busy) {
-		waitq_add(&s->inflate_wait, &q->waiter);
-		return STEP_WAIT;
-	}
-	if (!s->inflate_in) {
-		s->inflate_in = malloc(2 * s->cluster_size);
-		s->inflate_out = malloc(s->cluster_size);
-		if (!s->inflate_in || !s->inflate_out) {
-			free(s->inflate_in);
-			free(s->inflate_out);
-			s->inflate_in = s->inflate_out = NULL;
-			return qreq_end(q, -ENOMEM);
-		}
-	}
-	s->inflate_busy = true;
-	q->after_inflate = step;
-	block_tell(s->file, BLOCK_EV_READ_COMPRESSED);
-	return qreq_io(q, s->file, BLOCK_READ, offset, s->inflate_in, bytes, inflate_read);
-}
-
 /* Reading */
 
 static enum qstep read_step(struct qreq *q);
@@ -228,20 +177,19 @@ static enum qstep read_done(struct qreq *q)
 	return STEP_GO;
 }
 
-static enum qstep read_inflated(struct qreq *q)
+static enum qstep read_unpacked(struct qreq *q)
 {
 	struct qcow2 *s = q->s;
 
 	if (!q->ret)
 		block_iov_from_buf(q->req->iov, q->req->iovcnt, q->req->iov_skip + q->at,
-				   s->inflate_out + (q->offset & (s->cluster_size - 1)), q->chunk);
+				   q->unpack->out + (q->offset & (s->cluster_size - 1)), q->chunk);
 	return read_done(q);
 }
 
 static enum qstep read_compressed(struct qreq *q)
 {
-	q->ret = 0;
-	return qreq_inflated(q) ? read_inflated(q) : qreq_inflate(q, read_inflated);
+	return qreq_unpack(q, read_unpacked);
 }
 
 static enum qstep read_step(struct qreq *q)

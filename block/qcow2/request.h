@@ -17,7 +17,7 @@ struct qreq {
 	bool host_taken; /* host has clusters that no entry refers to yet */
 	bool reused;	 /* or that were this guest cluster's all along (Q_ZERO_ALLOC) */
 	enum qstep (*step)(struct qreq *q);
-	enum qstep (*after_inflate)(struct qreq *q);
+	enum qstep (*after_unpack)(struct qreq *q);
 	int ret; /* of the I/O before this step */
 	uint64_t offset, left;
 	size_t at;	/* bytes of the request that are done */
@@ -27,6 +27,7 @@ struct qreq {
 	uint64_t clusters;
 	struct qbuf *buf;
 	struct qpack *pack;
+	struct qunpack *unpack;
 	uint64_t from, to, fill; /* of a cluster whose subclusters are made whole */
 	struct iovec iov;
 };
@@ -43,10 +44,9 @@ enum qstep qreq_io(struct qreq *q, struct block_node *child, enum block_op op, u
 /* The piece is done. */
 void qreq_advance(struct qreq *q);
 enum qstep qreq_finish_write(struct qreq *q);
-/* Reads the compressed cluster of q->map.entry; then it lies in s->inflate_out, until the next
- * step. step runs with q->ret. True: it is there already. */
-bool qreq_inflated(struct qreq *q);
-enum qstep qreq_inflate(struct qreq *q, enum qstep (*step)(struct qreq *q));
+/* Reads the compressed cluster of q->map.entry; step runs with q->ret, and finds the bytes in
+ * q->unpack->out, until it ends. */
+enum qstep qreq_unpack(struct qreq *q, enum qstep (*step)(struct qreq *q));
 
 /* Runs q->step from outside of the node's own callbacks. */
 void qreq_resume(struct qreq *q);

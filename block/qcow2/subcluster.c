@@ -145,19 +145,18 @@ static enum qstep filled(struct qreq *q)
 	return STEP_GO;
 }
 
-static enum qstep fill_inflated(struct qreq *q)
+static enum qstep fill_unpacked(struct qreq *q)
 {
 	uint64_t in = q->fill & (q->s->cluster_size - 1);
 
 	if (!q->ret)
-		memcpy(q->buf->data + in, q->s->inflate_out + in, q->map.bytes);
+		memcpy(q->buf->data + in, q->unpack->out + in, q->map.bytes);
 	return filled(q);
 }
 
 static enum qstep fill_compressed(struct qreq *q)
 {
-	q->ret = 0;
-	return qreq_inflated(q) ? fill_inflated(q) : qreq_inflate(q, fill_inflated);
+	return qreq_unpack(q, fill_unpacked);
 }
 
 /* The buffer gets what the guest reads in [from, to), and then the new bytes. */

@@ -95,17 +95,16 @@ static enum qstep cow_merge(struct qreq *q)
 	return qreq_io(q, s->data, BLOCK_WRITE, q->host, q->buf->data, s->cluster_size, written);
 }
 
-static enum qstep cow_inflated(struct qreq *q)
+static enum qstep cow_unpacked(struct qreq *q)
 {
 	if (!q->ret)
-		memcpy(q->buf->data, q->s->inflate_out, q->s->cluster_size);
+		memcpy(q->buf->data, q->unpack->out, q->s->cluster_size);
 	return cow_merge(q);
 }
 
 static enum qstep cow_compressed(struct qreq *q)
 {
-	q->ret = 0;
-	return qreq_inflated(q) ? cow_inflated(q) : qreq_inflate(q, cow_inflated);
+	return qreq_unpack(q, cow_unpacked);
 }
 
 bool qreq_take_buf(struct qreq *q)

@@ -51,6 +51,28 @@ def test_compressed(tmp_path, options):
     qemu_img("check", ours)
 
 
+@pytest.mark.parametrize("cluster", [4096, 65536, 2 * MiB])
+def test_compressed_looking_far_back(tmp_path, cluster):
+    """Noise that comes again at each distance which deflate has: qemu-img reads what ours made of it."""
+    raw, ours, theirs, back = [tmp_path / n for n in ("raw", "ours", "theirs", "back")]
+    rng, far = random.Random(8), []
+    for distance in [1, 100, 4000, 4096, 4097, 5000, 8191, 8193, 16384, 20000, 32767, 32768, 32769]:
+        noise = rng.randbytes(distance)
+        far.append((noise * (max(cluster, 65536) // distance + 1))[:max(cluster, 65536)])
+    raw.write_bytes(b"".join(far))
+    for tool, image in [(vmm_img, ours), (qemu_img, theirs)]:
+        tool("convert", "-c", "-f", "raw", "-O", "qcow2", "-o", f"cluster_size={cluster}", raw, image)
+    if cluster > 4096 and b"libdeflate" in open(VMM_IMG, "rb").read():
+        assert os.path.getsize(ours) < os.path.getsize(theirs) * 0.8  # it does look that far back
+    qemu_img("check", ours)
+    qemu_img("compare", "-f", "raw", raw, ours)
+    qemu_img("convert", "-O", "raw", ours, back)
+    assert back.read_bytes() == raw.read_bytes()
+    for i, piece in enumerate(far):  # one sector in a cluster: all of it is decompressed for that
+        qemu_io(ours, [f"read -q {i * len(piece) + len(piece) - 512} 512"], "-r")
+    vmm_img("compare", "-f", "raw", raw, ours)
+
+
 def test_compressed_io(tmp_path):
     image = tmp_path / "a"
     vmm_img("create", "-q", "-f", "qcow2", image, "1000k")
