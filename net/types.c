@@ -43,6 +43,21 @@ const struct net_type *net_type_find(const char *name, struct error **err)
 	return NULL;
 }
 
+/* "hostfwd.0.str" and "hostfwd.0", which JSON's lists of strings or of {"str": ...} have become, are
+ * "hostfwd"; an option that does not repeat keeps its name. */
+static void join_list(const struct net_option *option, struct opt *o)
+{
+	size_t len = strlen(option->name), digits;
+	const char *rest;
+
+	if (!option->repeats || strncmp(o->key, option->name, len) || o->key[len] != '.')
+		return;
+	rest = o->key + len + 1;
+	digits = strspn(rest, "0123456789");
+	if (digits && (!rest[digits] || !strcmp(rest + digits, ".str")))
+		o->key[len] = '\0';
+}
+
 /* Options of the table count as taken; whatever else was given is refused before anything is
  * opened. */
 static bool check_options(const struct net_type *type, struct opts *opts, struct error **err)
@@ -51,13 +66,15 @@ static bool check_options(const struct net_type *type, struct opts *opts, struct
 	size_t n = 0;
 
 	for (const struct net_option *o = type->options; o->name && n < OPTIONS_MAX; o++) {
+		for (size_t i = 0; i < opts->count; i++)
+			join_list(o, &opts->items[i]);
 		known[n++] = o->name;
 		opts_get(opts, o->name);
 	}
 	return opts_check_used(opts, known, n, err);
 }
 
-struct netdev *net_new(const struct net_context *context, struct opts *opts, struct error **err)
+static const struct net_type *check(struct opts *opts, struct error **err)
 {
 	const char *name = opts_get(opts, "type"), *id = opts_get(opts, "id");
 	const struct net_type *type;
@@ -67,5 +84,17 @@ struct netdev *net_new(const struct net_context *context, struct opts *opts, str
 		return NULL;
 	}
 	type = net_type_find(name, err);
-	return type && check_options(type, opts, err) ? type->create(context, id, opts, err) : NULL;
+	return type && check_options(type, opts, err) ? type : NULL;
+}
+
+bool net_check_options(struct opts *opts, struct error **err)
+{
+	return check(opts, err) != NULL;
+}
+
+struct netdev *net_new(const struct net_context *context, struct opts *opts, struct error **err)
+{
+	const struct net_type *type = check(opts, err);
+
+	return type ? type->create(context, opts_get(opts, "id"), opts, err) : NULL;
 }

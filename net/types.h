@@ -26,10 +26,12 @@ struct net_type {
 };
 
 extern const struct net_type net_type_bridge, net_type_dgram, net_type_socket, net_type_stream,
-	net_type_tap;
+	net_type_tap, net_type_user;
 
 extern const struct net_type *const net_types[]; /* ends with NULL */
-extern const struct net_type net_type_user;
+/* Brings opts into the form that types read (JSON's lists become repeated options) and refuses what
+ * is missing or unknown. Opens nothing. */
+bool net_check_options(struct opts *opts, struct error **err);
 /* NULL and an error that names the nearest. */
 const struct net_type *net_type_find(const char *name, struct error **err);
 

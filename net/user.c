@@ -298,9 +298,9 @@ static const struct net_option options[] = {
 	{"hostfwd",
 	 "[tcp|udp]:[HOSTADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT | unix:PATH-[GUESTADDR]:GUESTPORT",
 	 "connections to the host's port (or socket file) go to the guest's", .repeats = true},
-	{"guestfwd", "[tcp]:SERVER:PORT-chardev:ID | [tcp]:SERVER:PORT-cmd:COMMAND",
-	 "the guest's connections to that address of its network go to a chardev, or each to a new "
-	 "command",
+	{"guestfwd", "[tcp]:SERVER:PORT-CHARDEV | [tcp]:SERVER:PORT-cmd:COMMAND",
+	 "the guest's connections to that address of its network go to a chardev (chardev:ID, or on "
+	 "the command line anything that -serial takes), or each to a new command",
 	 .repeats = true},
 	{NULL},
 };

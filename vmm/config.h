@@ -134,6 +134,7 @@ struct vm_config {
 	/* Questions that end the program: main answers what the parser cannot. */
 	bool machine_help, cpu_help, accel_help, check_host;
 	bool device_help;     /* -device help */
+	bool nic_help;	      /* -nic model=help */
 	char *device_help_of; /* -device NAME,help */
 	bool manual;	      /* --help-manual: cli_print_manual(), cli_print_device_manual() */
 
@@ -192,6 +193,7 @@ void config_init(struct vm_config *config);
 void config_free(struct vm_config *config);
 /* Appends an empty item; text is "-OPT ARG". Valid until the next one. */
 struct config_item *config_list_add(struct config_list *list, const char *from);
+void config_list_free(struct config_list *list);
 struct config_drive *config_find_drive(const struct vm_config *config, const char *id);
 
 #endif

@@ -79,6 +79,23 @@ void device_help(FILE *out)
 	}
 }
 
+static bool has_netdev(const struct device_desc *d)
+{
+	for (const struct prop_set *s = d->props; s && s->props; s++)
+		for (const struct prop *p = s->props; p->type != PROP_END; p++)
+			if (p->type == PROP_NETDEV)
+				return true;
+	return false;
+}
+
+void nic_help(FILE *out)
+{
+	fputs("Available NIC models:\n", out);
+	for (const struct device_desc *const *d = device_table; *d; d++)
+		if (!(*d)->internal && has_netdev(*d))
+			fprintf(out, "%s\n", (*d)->name);
+}
+
 bool device_help_of(FILE *out, const char *name, struct error **err)
 {
 	const struct vm vm = { .device_table = device_table };

@@ -14,4 +14,7 @@ void device_help(FILE *out);
 /* -device NAME,help: its properties with types, defaults, meanings. False if there is none. */
 bool device_help_of(FILE *out, const char *name, struct error **err);
 
+/* -nic model=help: the network cards. */
+void nic_help(FILE *out);
+
 #endif

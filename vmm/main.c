@@ -76,7 +76,9 @@ static bool answer(const struct vm_config *c, struct error **err, int *status)
 	else if (c->manual) {
 		cli_print_manual(stdout);
 		cli_print_device_manual(stdout, device_table);
-	} else if (c->device_help)
+	} else if (c->nic_help)
+		nic_help(stdout);
+	else if (c->device_help)
 		device_help(stdout);
 	else if (c->device_help_of)
 		*status = device_help_of(stdout, c->device_help_of, err) ? 0 : 1;

@@ -57,6 +57,17 @@ def refused(*args, wrapper=(), program=VMM):
     ("-smp -1", "expects a number"),
     ("-smp 4,sockets=3", "is not maxcpus"),
     ("-smp cpus=4,maxcpus=2", "more than maxcpus"),
+    # networks
+    ("-netdev usr,id=a", "did you mean 'user'?"),
+    ("-netdev user", "-netdev user: Parameter 'id' is missing"),
+    ("-netdev user,id=a,guestfdw=x", "did you mean 'guestfwd'?"),
+    ("-netdev user,id=a -netdev user,id=a", "Duplicate ID 'a' for netdev"),
+    ("-netdev user,id=a,smb=/tmp", "Invalid parameter 'smb'"),
+    ("-nic user,mac=52:54:00", "no Ethernet address"),
+    ("-nic user,mac=33:33:00:00:00:01", "multicast"),
+    ("-nic vde", "'vde' is not supported"),
+    ("-net nic -net nic -net user", "hubs are not supported"),
+    ("-net nic,mac=x", "did you mean 'macaddr'?"),
     # combinations
     ("-append quiet", "-kernel"),
     ("-initrd x", "-kernel"),
@@ -104,6 +115,10 @@ def test_on_the_command_line(args, said):
     ("-serial file:/nonexistent/x", "No such file or directory"),
     ("-pidfile /nonexistent/x", "-pidfile /nonexistent/x: "),
     ("-D /nonexistent/x", "cannot write there"),
+    ("-netdev user,id=a,net=10.0.2.0/99", "a mask has 4 to 32 bits"),
+    ("-netdev user,id=a,hostfwd=tcp::1", "-netdev user,id=a,hostfwd=tcp::1: Invalid host forwarding"),
+    ("-netdev user,id=a,guestfwd=tcp:10.0.2.100:7-chardev:no", "there is no chardev 'no'"),
+    ("-netdev user,id=a,host=1.1.1.1", "host is not in the network"),
     ("-cpu haswall", "haswall"),
     ("-cpu host,+avxx", "did you mean 'avx'?"),
 ])

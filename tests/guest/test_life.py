@@ -32,7 +32,7 @@ def vmm(*args, **kw):
     (["-smp", "4,sockets=3"], "-smp 4,sockets=3: "),
     (["-machine", "pc"], "-machine pc: "),
     (["-append", "x"], "-append x: "),
-    (["-nic", "user"], "-nic user: "),
+    (["-nic", "usre"], "-nic usre: "),
     (["-drive", "if=virtio"], "-drive if=virtio: "),
     (["-serial", "bogus"], "-serial bogus: "),
     (["-serial", "unix:/nonexistent/s,server=on,wait=off"],

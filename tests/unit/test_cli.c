@@ -2,6 +2,8 @@
 /*
  * The command line: options into struct vm_config, and every mistake as one line.
  */
+#include "config.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,9 +23,9 @@
 #define MAX_WORDS 32
 
 /* Splits line at blanks and parses it. */
-static enum cli_result parse(struct vm_config *config, const char *line, struct error **err)
+static enum cli_result parse_words(struct vm_config *config, const char *line, struct error **err)
 {
-	char *copy = xasprintf("vmm %s", line), *save = NULL, *words[MAX_WORDS];
+	char *copy = xstrdup(line), *save = NULL, *words[MAX_WORDS];
 	enum cli_result result;
 	int argc = 0;
 
@@ -33,6 +35,16 @@ static enum cli_result parse(struct vm_config *config, const char *line, struct 
 	config_init(config);
 	result = cli_parse(config, argc, words, err);
 	free(copy);
+	return result;
+}
+
+/* Without the card that is there when none is asked for. */
+static enum cli_result parse(struct vm_config *config, const char *line, struct error **err)
+{
+	char *whole = xasprintf("vmm -nic none %s", line);
+	enum cli_result result = parse_words(config, whole, err);
+
+	free(whole);
 	return result;
 }
 
@@ -166,8 +178,7 @@ static void test_unknown(void **state)
 	bad("--drives file=x", "did you mean '-drive'?");
 	bad("-xyzzy-plugh", "unknown option (-h lists them)");
 	bad("-vnc :1", "-vnc: not supported by this build");
-	bad("-netdev user,id=n", "-netdev: not supported by this build");
-	bad("-nic user", "-nic user: networks are not supported by this build");
+	bad("-tpmdev x", "-tpmdev: not supported by this build");
 	bad("-sandbox on", "not supported");
 }
 
@@ -448,10 +459,149 @@ static void test_help(void **state)
 	free(text);
 }
 
+static const char *backend(const struct vm_config *c, size_t i, const char *key)
+{
+	assert_true(i < c->netdevs.count);
+	return opts_peek(&c->netdevs.items[i].opts, key);
+}
+
+static const char *card(const struct vm_config *c, size_t i, const char *key)
+{
+	assert_true(i < c->devices.count);
+	return opts_peek(&c->devices.items[i].opts, key);
+}
+
+static void test_netdev(void **state)
+{
+	struct vm_config c;
+	size_t pos = 0;
+
+	good(&c, "-netdev user,id=n0,hostfwd=tcp::2222-:22,hostfwd=::80-:80,net=10.1.0.0/16");
+	assert_int_equal(c.netdevs.count, 1);
+	assert_string_equal(backend(&c, 0, "type"), "user");
+	assert_string_equal(backend(&c, 0, "id"), "n0");
+	assert_string_equal(c.netdevs.items[0].from,
+			    "-netdev user,id=n0,hostfwd=tcp::2222-:22,hostfwd=::80-:80,net=10.1.0.0/16");
+	assert_int_equal(c.devices.count, 0);
+	config_free(&c);
+	/* JSON's lists */
+	good(&c, "-netdev {\"type\":\"user\",\"id\":\"n1\",\"restrict\":true,"
+		 "\"hostfwd\":[{\"str\":\"tcp::1-:2\"},{\"str\":\"udp::3-:4\"}]}");
+	assert_string_equal(backend(&c, 0, "restrict"), "on");
+	assert_string_equal(opts_next_all(&c.netdevs.items[0].opts, "hostfwd", &pos), "tcp::1-:2");
+	assert_string_equal(opts_next_all(&c.netdevs.items[0].opts, "hostfwd", &pos), "udp::3-:4");
+	config_free(&c);
+	/* A guestfwd's end may be what -serial takes. */
+	good(&c, "-netdev user,id=n0,guestfwd=tcp:10.0.2.100:80-tcp:127.0.0.1:81,"
+		 "guestfwd=tcp:10.0.2.100:7-cmd:cat");
+	assert_int_equal(c.chardevs.count, 1);
+	assert_string_equal(opts_peek(&c.chardevs.items[0].opts, "id"), "guestfwd.tcp.80");
+	assert_string_equal(opts_peek(&c.chardevs.items[0].opts, "port"), "81");
+	pos = 0;
+	assert_string_equal(opts_next_all(&c.netdevs.items[0].opts, "guestfwd", &pos),
+			    "tcp:10.0.2.100:80-chardev:guestfwd.tcp.80");
+	config_free(&c);
+	bad("-netdev user", "-netdev user: Parameter 'id' is missing");
+	bad("-netdev usr,id=a", "did you mean 'user'?");
+	bad("-netdev hubport,id=a,hubid=1", "'hubport' is not supported");
+	bad("-netdev user,id=a,guestfdw=x", "did you mean 'guestfwd'?");
+	bad("-netdev user,id=a -netdev user,id=a", "Duplicate ID 'a' for netdev");
+	bad("-netdev id=a", "Parameter 'type' is missing");
+	bad("-netdev user,id=a,guestfwd=tcp:10.0.2.100:80-vc", "guestfwd=tcp:10.0.2.100:80: 'vc'");
+}
+
+static void test_nic(void **state)
+{
+	struct vm_config c;
+
+	good(&c, "-device virtio-rng-pci -nic user,mac=52:54:00:00:00:01,hostfwd=::1-:2 "
+		 "-nic user,id=n1,model=e1000e -drive file=x");
+	assert_int_equal(c.netdevs.count, 2);
+	assert_string_equal(backend(&c, 0, "hostfwd"), "::1-:2");
+	assert_null(backend(&c, 0, "mac"));
+	assert_string_equal(backend(&c, 0, "id"), "#net000");
+	assert_string_equal(backend(&c, 1, "id"), "n1");
+	assert_null(backend(&c, 1, "model"));
+	/* Cards come before other devices. */
+	assert_int_equal(c.devices.count, 4);
+	assert_string_equal(card(&c, 0, "driver"), "virtio-net-pci");
+	assert_string_equal(card(&c, 0, "netdev"), "#net000");
+	assert_string_equal(card(&c, 0, "mac"), "52:54:00:00:00:01");
+	assert_string_equal(card(&c, 1, "driver"), "e1000e");
+	assert_string_equal(card(&c, 1, "netdev"), "n1");
+	assert_null(card(&c, 1, "mac"));
+	assert_string_equal(c.devices.items[1].from, "-nic user,id=n1,model=e1000e");
+	assert_string_equal(card(&c, 2, "driver"), "virtio-rng-pci");
+	assert_string_equal(card(&c, 3, "driver"), "virtio-blk-pci");
+	config_free(&c);
+	good(&c, "-nic model=virtio");
+	assert_string_equal(backend(&c, 0, "type"), "user");
+	assert_string_equal(card(&c, 0, "driver"), "virtio-net-pci");
+	config_free(&c);
+	good(&c, "-nic none -net none -netdev user,id=a");
+	assert_int_equal(c.devices.count, 0);
+	config_free(&c);
+	good(&c, "-nic model=help");
+	assert_true(c.nic_help);
+	config_free(&c);
+	bad("-nic user,mac=01:00:5e:00:00:01", "multicast");
+	bad("-nic user,mac=52:54:00", "no Ethernet address");
+	bad("-nic user,modell=x", "modell");
+	bad("-nic usr", "-nic usr: ");
+}
+
+static void test_default_card(void **state)
+{
+#ifdef CONFIG_SLIRP
+	static const char *const without[] = {"vmm -nodefaults", "vmm -netdev user,id=a",
+					      "vmm -net none", "vmm -nic none"};
+	struct vm_config c;
+
+	assert_int_equal(parse_words(&c, "vmm -device virtio-rng-pci", NULL), CLI_RUN);
+	assert_int_equal(c.devices.count, 2);
+	assert_string_equal(card(&c, 0, "driver"), "virtio-net-pci");
+	assert_string_equal(card(&c, 0, "netdev"), backend(&c, 0, "id"));
+	assert_string_equal(backend(&c, 0, "type"), "user");
+	config_free(&c);
+	for (size_t i = 0; i < ARRAY_SIZE(without); i++) {
+		assert_int_equal(parse_words(&c, without[i], NULL), CLI_RUN);
+		assert_int_equal(c.devices.count, 0);
+		config_free(&c);
+	}
+#endif
+}
+
+static void test_net(void **state)
+{
+	struct vm_config c;
+
+	good(&c, "-net user,hostfwd=::1-:2 -net nic,model=virtio-net-pci,macaddr=52:54:00:00:00:07");
+	assert_string_equal(card(&c, 0, "netdev"), backend(&c, 0, "id"));
+	assert_string_equal(card(&c, 0, "mac"), "52:54:00:00:00:07");
+	config_free(&c);
+	good(&c, "-netdev user,id=a -net nic,netdev=a,name=card,addr=5 -net nic -net user");
+	assert_int_equal(c.devices.count, 2);
+	assert_string_equal(card(&c, 0, "netdev"), "a");
+	assert_string_equal(card(&c, 0, "id"), "card");
+	assert_string_equal(card(&c, 0, "addr"), "5");
+	assert_string_equal(card(&c, 1, "netdev"), backend(&c, 1, "id"));
+	config_free(&c);
+	good(&c, "-net nic");
+	assert_null(card(&c, 0, "netdev"));
+	config_free(&c);
+	bad("-net nic -net nic -net user", "-net nic: hubs are not supported");
+	bad("-net user -net user", "-net user: hubs are not supported");
+	bad("-net nic,mac=x", "did you mean 'macaddr'?");
+	bad("-net socket7", "socket7");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults), cmocka_unit_test(test_memory),
+		cmocka_unit_test(test_defaults), cmocka_unit_test(test_netdev),
+		cmocka_unit_test(test_nic), cmocka_unit_test(test_default_card),
+		cmocka_unit_test(test_net),
+		cmocka_unit_test(test_memory),
 		cmocka_unit_test(test_smp),	 cmocka_unit_test(test_machine),
 		cmocka_unit_test(test_unknown),	 cmocka_unit_test(test_drives),
 		cmocka_unit_test(test_seed),	 cmocka_unit_test(test_terminals),

@@ -148,8 +148,7 @@ static void add_monitor(struct cli *cli, const char *chardev, bool qmp, bool pre
 	};
 }
 
-/* Makes the chardev that text asks for; the id it has in the end, allocated, or NULL. */
-static char *make_chardev(struct cli *cli, const char *text, const char *id, struct error **err)
+char *cli_make_chardev(struct cli *cli, const char *text, const char *id, struct error **err)
 {
 	struct config_item *item;
 	struct opts opts = { 0 };
@@ -194,7 +193,7 @@ CLI_HANDLER(cli_opt_serial)
 	snprintf(id, sizeof(id), "serial%u", cli->serial_count++);
 	if (!strcmp(arg, "none"))
 		return true;
-	serial->chardev = make_chardev(cli, arg, id, err);
+	serial->chardev = cli_make_chardev(cli, arg, id, err);
 	serial->present = serial->chardev != NULL;
 	return serial->present;
 }
@@ -218,7 +217,7 @@ static bool compat_monitor(struct cli *cli, const char *arg, bool qmp, bool pret
 	snprintf(id, sizeof(id), "compat_monitor%u", cli->compat_monitors++);
 	if (!strncmp(arg, "mon:", 4))
 		arg += 4;
-	chardev = make_chardev(cli, arg, id, err);
+	chardev = cli_make_chardev(cli, arg, id, err);
 	if (!chardev)
 		return false;
 	add_monitor(cli, chardev, qmp, pretty);

@@ -35,13 +35,14 @@ struct config_item *config_list_add(struct config_list *list, const char *from)
 	return item;
 }
 
-static void list_free(struct config_list *list)
+void config_list_free(struct config_list *list)
 {
 	for (size_t i = 0; i < list->count; i++) {
 		opts_free(&list->items[i].opts);
 		free(list->items[i].from);
 	}
 	free(list->items);
+	*list = (struct config_list){0};
 }
 
 struct config_drive *config_find_drive(const struct vm_config *config, const char *id)
@@ -98,7 +99,7 @@ void config_free(struct vm_config *config)
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
-		list_free(lists[i]);
+		config_list_free(lists[i]);
 	for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
 		free(strings[i]);
 	for (size_t i = 0; i < ARRAY_SIZE(config->serials); i++)

@@ -123,8 +123,19 @@ const struct cli_option cli_options[] = {
 	{ "display", "none", "there is no screen", CLI_CHARACTER, cli_opt_display },
 	{ "vga", "none", "there is no display adapter", CLI_CHARACTER, cli_opt_vga },
 
-	{ "nic", "none", "there is no network card", CLI_NETWORK, cli_opt_net },
-	{ "net", "none", "the same", CLI_NETWORK, cli_opt_net },
+	{ "nic", "none | [TYPE][,model=DEVICE][,mac=ADDRESS][,id=ID][,OPTION=VALUE][,...]",
+	  "a network card and the back end behind it [user, virtio-net-pci]\n"
+	  "OPTION is any of -netdev's for that TYPE. help lists types, model=help lists cards.\n"
+	  "Without -nic, -netdev, -net and -nodefaults there is one card on a user-mode network.",
+	  CLI_NETWORK, cli_opt_nic },
+	{ "netdev", "TYPE,id=ID[,OPTION=VALUE][,...] | JSON",
+	  "a back end alone, for -device ...,netdev=ID; help lists types, TYPE,help its options",
+	  CLI_NETWORK, cli_opt_netdev },
+	{ "net",
+	  "none | nic[,model=DEVICE][,macaddr=ADDRESS][,netdev=ID][,name=ID][,addr=SLOT.FUNCTION]"
+	  "[,vectors=N] | TYPE[,OPTION=VALUE][,...]",
+	  "the old way: one card and one back end, which meet; there are no hubs", CLI_NETWORK,
+	  cli_opt_net },
 
 	{ "kernel", "FILE", "boots a Linux bzImage, a PVH or a multiboot kernel directly", CLI_BOOT,
 	  cli_opt_kernel },
@@ -214,7 +225,6 @@ static const char *const absent[] = {
 	"mem-path",
 	"mem-prealloc",
 	"mtdblock",
-	"netdev",
 	"no-acpi",
 	"no-fd-bootchk",
 	"no-hpet",
@@ -360,8 +370,10 @@ void cli_print_manual(FILE *out)
 	      "prints "
 	      "the same.\n"
 	      "Options have QEMU's names, meanings and defaults and are written with one dash or "
-	      "two. Two defaults\n"
-	      "differ: a `-drive` without `if=` is virtio, and the machine is q35.\n",
+	      "two. Three defaults\n"
+	      "differ: a `-drive` without `if=` is virtio, the machine is q35, and a network card "
+	      "without `model=` is\n"
+	      "virtio-net-pci.\n",
 	      out);
 	for (int section = 0; section < CLI_SECTIONS; section++) {
 		fprintf(out, "\n## %s\n\n", section_titles[section]);
@@ -375,5 +387,7 @@ void cli_print_manual(FILE *out)
 			else
 				fputs(": the same as the one before\n", out);
 		}
+		if (section == CLI_NETWORK)
+			cli_print_net_manual(out);
 	}
 }

@@ -69,13 +69,13 @@ static bool parse_one(struct cli *cli, int argc, char *const *argv, int *i, stru
 static bool finish(struct cli *cli, struct error **err)
 {
 	return cli_finish_machine(cli, err) && cli_finish_boot(cli, err) &&
-	       cli_finish_storage(cli, err) && cli_finish_character(cli, err);
+	       cli_finish_network(cli, err) && cli_finish_storage(cli, err) && cli_finish_character(cli, err);
 }
 
 /* main answers these; the rest of the command line need not make sense then. */
 static bool is_question(const struct vm_config *config)
 {
-	return config->machine_help || config->cpu_help || config->accel_help ||
+	return config->machine_help || config->nic_help || config->cpu_help || config->accel_help ||
 	       config->check_host || config->device_help || config->device_help_of ||
 	       config->manual;
 }
@@ -96,6 +96,8 @@ enum cli_result cli_parse(struct vm_config *config, int argc, char *const *argv,
 		free(cli.drives[n].from);
 	}
 	free(cli.drives);
+	free(cli.net_backend);
+	config_list_free(&cli.cards);
 	if (!ok)
 		return CLI_ERROR;
 	return cli.answered ? CLI_DONE : CLI_RUN;

@@ -30,6 +30,12 @@ struct cli {
 	/* Whether nothing took away the default serial port and monitor. */
 	bool default_serial, default_monitor;
 	bool snapshot;
+	/* Network cards, in order; they come before other devices. Those of -net want a partner. */
+	struct config_list cards;
+	size_t net_card, net_cards; /* the last of -net nic without netdev=, and their count */
+	char *net_backend;	    /* id of -net TYPE's */
+	size_t net_backends, backend_ids;
+	bool network_given; /* no default card */
 	bool display;  /* -display was given: no hint at -nographic */
 	bool answered; /* something was printed: CLI_DONE */
 };
@@ -120,6 +126,17 @@ CLI_HANDLER(cli_opt_echr);
 CLI_HANDLER(cli_opt_display);
 CLI_HANDLER(cli_opt_vga);
 bool cli_finish_character(struct cli *cli, struct error **err);
+/* Makes the chardev that text asks for ("stdio", "tcp:HOST:PORT", "chardev:ID"); the id it has in
+ * the end, allocated, or NULL. */
+char *cli_make_chardev(struct cli *cli, const char *text, const char *id, struct error **err);
+
+/* network.c */
+CLI_HANDLER(cli_opt_netdev);
+CLI_HANDLER(cli_opt_nic);
+CLI_HANDLER(cli_opt_net);
+void cli_print_net_manual(FILE *out);
+/* Before cli_finish_storage(). */
+bool cli_finish_network(struct cli *cli, struct error **err);
 
 /* process.c */
 CLI_HANDLER(cli_opt_help);
@@ -136,7 +153,6 @@ CLI_HANDLER(cli_opt_msg);
 CLI_HANDLER(cli_opt_D);
 CLI_HANDLER(cli_opt_d);
 CLI_HANDLER(cli_opt_sandbox);
-CLI_HANDLER(cli_opt_net);
 
 /* Replaces an owned string. */
 void cli_set_string(char **where, const char *value);

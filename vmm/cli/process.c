@@ -149,12 +149,3 @@ CLI_HANDLER(cli_opt_sandbox)
 	error_set(err, "the sandbox is not supported by this build; use off");
 	return false;
 }
-
-/* -net, -nic, -netdev. */
-CLI_HANDLER(cli_opt_net)
-{
-	if (!strcmp(arg, "none"))
-		return true;
-	error_set(err, "networks are not supported by this build; use none");
-	return false;
-}
