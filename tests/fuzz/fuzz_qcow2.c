@@ -8,12 +8,33 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "block/bitmap.h"
 #include "block/qcow2/check.h"
 #include "tests/lib/block_memdisk.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { ROOM = 256 << 10, SPAN = 64 << 10 };
+
+static void use_bitmaps(struct block_node *node)
+{
+	struct block_bitmap *bm = block_bitmaps(node);
+	uint64_t bits = 0;
+
+	for (; bm && bits < MiB; bm = bm->next) {
+		bits += bm->dirty.bits;
+		if (bits < MiB)
+			block_bitmap_load(node, bm, NULL);
+	}
+	bm = block_bitmaps(node);
+	if (!bm || block_read_only(node) || bits >= MiB)
+		return;
+	block_bitmap_merge(node, bm, node, bm->next ? bm->next : bm, NULL);
+	block_bitmaps_store(node);
+	block_bitmap_add(node, "another", 0, true, NULL);
+	block_bitmaps_store(node);
+	block_bitmap_remove(node, bm, NULL);
+}
 
 static void use(struct block_node *node, const uint8_t *data, size_t size)
 {
@@ -61,6 +82,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 				qcow2_check(node, flags[i] & BLOCK_OPEN_CHECK ? BLOCK_FIX_ALL : 0,
 					    &result, NULL, NULL);
 			use(node, data, size);
+			use_bitmaps(node);
 			block_unref(node);
 		}
 		memdisk_free(disk);
