@@ -36,7 +36,7 @@ cloudinit := $(wildcard vmm/cloudinit/*.c)
 hw      := $(wildcard hw/*.c hw/*/*.c)
 img_main := $(wildcard block/img/*.c)
 block   := $(wildcard block/*.c block/qcow2/*.c block/engine/*.c block/format/*.c block/filter/*.c block/nbd/*.c \
-	block/crypt/*.c)
+	block/crypt/*.c block/rbd/*.c)
 net     := $(wildcard net/*.c)
 accel   := $(wildcard accel/*.c accel/*/*.c)
 target  := $(wildcard target-x86/*.c target-x86/*/*.c)

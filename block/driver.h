@@ -362,7 +362,7 @@ extern const struct block_driver block_vdi, block_vhdx, block_vpc, block_vmdk;
 extern const struct block_driver block_qcow1, block_qed, block_parallels, block_bochs, block_cloop,
 	block_dmg;
 extern const struct block_driver block_null_co, block_null_aio;
-extern const struct block_driver block_luks;
+extern const struct block_driver block_luks, block_rbd;
 extern const struct block_driver block_throttle, block_copy_on_read, block_blkdebug, block_delay;
 extern const struct block_driver block_nbd;
 

@@ -15,6 +15,7 @@
 
 #include "block/driver.h"
 #include "block/nbd/uri.h"
+#include "block/rbd/rbd.h"
 #include "vmm/core/log.h"
 
 static const struct block_driver *const drivers[] = {
@@ -23,6 +24,9 @@ static const struct block_driver *const drivers[] = {
 	&block_throttle, &block_copy_on_read, &block_qcow1, &block_qed,	  &block_parallels,
 	&block_bochs,	 &block_cloop,	      &block_dmg,   &block_luks,  &block_blkdebug,
 	&block_delay,	 &block_nbd,
+#ifdef CONFIG_RBD
+	&block_rbd,
+#endif
 };
 
 static const char *const discard_names[] = {"ignore", "off", "unmap", "on", NULL};
@@ -167,6 +171,8 @@ static bool filename_options(const char *name, struct opts *opts, struct error *
 		return blkdebug_options(name + 9, opts, err);
 	if (nbd_is_filename(name))
 		return nbd_parse_filename(name, opts, err);
+	if (n == 3 && !strncmp(name, "rbd", 3) && block_find_driver("rbd"))
+		return rbd_parse_filename(name + 4, opts, err);
 	if (n == 4 && !strncmp(name, "file", 4)) {
 		name += 5;
 	} else if (n) {
