@@ -435,10 +435,10 @@ uint64_t crypt_pbkdf2_count(const struct crypt_hash *hash, size_t out_len, uint6
 {
 	static const uint8_t salt[32] = {0};
 	uint8_t out[CRYPT_MAX_KEY];
-	uint64_t n = 1 << 12, ns = 0;
+	uint64_t n = 1 << 10, ns = 0, enough = MIN(ms, UINT64_C(200)) * 250000;
 
-	/* Long enough to be measured: the last round took an eighth of a second. */
-	for (; ns < 125000000 && n < UINT32_MAX; n *= 2) {
+	/* Until a round takes long enough to be measured. */
+	for (; ns < enough && n < UINT32_MAX; n *= 2) {
 		struct timespec a, b;
 
 		clock_gettime(CLOCK_MONOTONIC, &a);

@@ -114,7 +114,8 @@ static bool open_target(struct img *img, struct settings *set, const char *to, s
 	}
 	file = c->dst->file ? c->dst->file : c->dst;
 	c->zero_target = set->target_is_zero ||
-			 (!set->no_create && !set->backed && file->zero_past_end);
+			 (!set->no_create && !set->backed && file->zero_past_end &&
+			  !c->dst->key_secret);
 	if (set->backing)
 		c->depth = 1;
 	if (c->compressed)

@@ -87,7 +87,7 @@ static int copy(struct img_copy *c, const struct settings *set, struct error **e
 	opts_free(&opts);
 	if (!c->dst)
 		return -1;
-	c->zero_target = c->dst->file && c->dst->file->zero_past_end;
+	c->zero_target = c->dst->file && c->dst->file->zero_past_end && !c->dst->key_secret;
 	if (c->bytes)
 		ret = img_copy(c);
 	else

@@ -194,7 +194,7 @@ struct block_node *memdisk_open(struct memdisk *m, const char *driver, struct me
 				uint32_t flags, struct error **err)
 {
 	struct found found = {m, backing};
-	struct block_names names = {find, &found};
+	struct block_names names = {.find = find, .opaque = &found, .objects = m->objects};
 	struct block_open how = {.flags = flags | BLOCK_OPEN_BLOCKDEV | BLOCK_OPEN_UNMAP,
 				 .names = &names,
 				 .loop = m->node->loop,
@@ -206,6 +206,8 @@ struct block_node *memdisk_open(struct memdisk *m, const char *driver, struct me
 	opts_add(&opts, "file", "file");
 	if (backing)
 		opts_add(&opts, "backing", "backing");
+	if (m->objects)
+		opts_add(&opts, strcmp(driver, "luks") ? "encrypt.key-secret" : "key-secret", "s");
 	node = block_open_node(&how, &opts, err);
 	opts_free(&opts);
 	return node;

@@ -27,6 +27,8 @@ struct memdisk {
 	uint64_t fail_at; /* the first that fails; 0: none */
 	int fail_with;	  /* -EIO */
 	bool fail_on;	  /* all that follow fail as well */
+	/* Borrowed; if there are any, what is opened upon it is encrypted with the secret "s". */
+	struct objects *objects;
 	uint64_t reads, writes, flushes, discards;
 
 	struct mem_event *events;

@@ -18,7 +18,9 @@
 
 #include "block/create.h"
 #include "block/qcow2/check.h"
+#include "config.h"
 #include "tests/lib/block_memdisk.h"
+#include "tests/lib/crypt_secret.h"
 
 /* MADE: the events that put the new image on the disk; no cut comes before them. */
 enum { SLOTS = 8, SECTOR = 512, MADE = 4 };
@@ -51,12 +53,14 @@ struct scenario {
 	unsigned stride; /* every how many events a cut is played */
 	bool extended;	 /* L2 entries */
 	bool lazy;	 /* refcounts, which opening for writing then counts anew */
+	bool luks;	 /* encrypted */
 };
 
 struct guest {
 	const struct scenario *sc;
 	struct evloop *loop;
 	struct memdisk *disk, *below;
+	struct objects *secrets;
 	struct block_node *node;
 	struct op *ops;
 	struct history *sectors;
@@ -314,6 +318,7 @@ static void play(struct guest *g, unsigned *cuts)
 	r.image = xmalloc(sc->disk);
 	r.all = xmalloc(sc->size);
 	r.disk = memdisk_new(g->loop, NULL, sc->disk, sc->disk);
+	r.disk->objects = g->secrets;
 	r.below = g->below ? memdisk_new(g->loop, NULL, sc->size, sc->size) : NULL;
 	r.out = xcalloc(disk->count + 1, sizeof(*r.out));
 	r.issued = xcalloc(1, g->next + 1);
@@ -422,16 +427,29 @@ static void run_scenario(const struct scenario *sc, unsigned seed, unsigned *cut
 				      .v2 = sc->v2,
 				      .extended_l2 = sc->extended,
 				      .lazy_refcounts = sc->lazy};
-	struct guest g = {.sc = sc, .seed = seed};
+	struct guest g = {.sc = sc, .seed = seed, .secrets = sc->luks ? crypt_secrets() : NULL};
 	struct error *err = NULL;
+	struct opts opts = {0};
 	uint64_t length = 0;
-	uint8_t *image = memdisk_make_qcow2(&create, &length);
+	uint8_t *image;
 
+	if (sc->luks) {
+		create.luks = true;
+		create.objects = g.secrets;
+		create.opts = &opts;
+		opts_add(&opts, "encrypt.key-secret", "s");
+		opts_add(&opts, "encrypt.cipher-alg", "aes-128");
+		opts_add(&opts, "encrypt.cipher-mode", "cbc");
+		opts_add(&opts, "encrypt.iter-time", "1");
+	}
+	image = memdisk_make_qcow2(&create, &length);
+	opts_free(&opts);
 	assert_non_null(image);
 	assert_true(length <= sc->disk);
 	g.loop = evloop_new(NULL, NULL);
 	g.disk = memdisk_new(g.loop, image, length, sc->disk);
 	g.disk->seed = seed;
+	g.disk->objects = g.secrets;
 	if (sc->backing) {
 		g.below = memdisk_new(g.loop, NULL, sc->size, sc->size);
 		for (uint64_t s = 0; s < sc->size / SECTOR; s++)
@@ -454,6 +472,7 @@ static void run_scenario(const struct scenario *sc, unsigned seed, unsigned *cut
 	free(g.ops);
 	memdisk_free(g.disk);
 	memdisk_free(g.below);
+	objects_free(g.secrets);
 	evloop_free(g.loop);
 }
 
@@ -471,6 +490,15 @@ static const struct scenario scenarios[] = {
 	{"lazy, 4k, backing", 12, 1, false, true, 256 << 10, 1 << 20, 200, 16384, 5, false, true},
 };
 
+#ifdef CONFIG_NETTLE
+static const struct scenario encrypted[] = {
+	{"luks", 9, 16, false, false, 96 << 10, 1280 << 10, 200, 8192, 7, .luks = true},
+	{"luks, backing", 12, 16, false, true, 256 << 10, 2 << 20, 200, 16384, 13, .luks = true},
+	{"luks, subclusters", 14, 16, false, true, 256 << 10, 2 << 20, 150, 16384, 13, true,
+	 .luks = true},
+};
+#endif
+
 static void test_power_cuts(void **state)
 {
 	unsigned cuts = 0;
@@ -479,6 +507,20 @@ static void test_power_cuts(void **state)
 		run_scenario(&scenarios[i], 100 + i, &cuts);
 	assert_true(cuts >= 4000);
 	print_message("%u cuts\n", cuts);
+}
+
+static void test_encrypted(void **state)
+{
+#ifdef CONFIG_NETTLE
+	unsigned cuts = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(encrypted); i++)
+		run_scenario(&encrypted[i], 200 + i, &cuts);
+	assert_true(cuts >= 500);
+	print_message("%u cuts\n", cuts);
+#else
+	skip();
+#endif
 }
 
 /* 64-bit counts on 512-byte clusters: the refcount table fills at 2 MiB and has to move. */
@@ -497,6 +539,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_power_cuts),
 		cmocka_unit_test(test_growing_refcount_table),
+		cmocka_unit_test(test_encrypted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
