@@ -197,9 +197,11 @@ static void start_queues(struct virtio_device *vdev)
 	for (unsigned i = 0; i < vdev->queue_count && !vdev->failed; i++) {
 		struct virtqueue *vq = &vdev->queues[i];
 
-		if (enabled[i] && !vq->live && !vq->broken)
+		if (enabled[i] && !vq->live && !vq->lent && !vq->broken)
 			vq_start(vq);
 	}
+	if (!vdev->failed && !vdev->paused && vdev->ops->queues_ready)
+		vdev->ops->queues_ready(vdev);
 	run_all(vdev);
 }
 
@@ -257,6 +259,44 @@ static void kicked(void *opaque, uint32_t revents)
 		run_queue(vdev, kick->vq);
 }
 
+bool virtio_lend_queue(struct virtio_device *vdev, struct virtqueue *vq)
+{
+	if (!vq->live || vq->in_flight || !vq_rewind(vq))
+		return false;
+	if (vq_publish(vq))
+		vdev->transport->interrupt(vdev, vq);
+	vq_stop(vq);
+	vq->lent = true;
+	evloop_fd_del(vdev->loop, &vdev->kicks[vq->index].fd);
+	/* What is in the ring already is for the new one to find. */
+	event_notifier_set(&vdev->kicks[vq->index].notifier);
+	return true;
+}
+
+void virtio_reclaim_queue(struct virtio_device *vdev, struct virtqueue *vq, int last_avail)
+{
+	struct virtio_kick *kick = &vdev->kicks[vq->index];
+	int r = evloop_fd_add(vdev->loop, &kick->fd, kick->notifier.fd, EPOLLIN, kicked, kick);
+
+	vq->lent = false;
+	vq_resume_at(vq, last_avail);
+	if (r < 0) {
+		virtio_device_fail(vdev, "queue %u: its doorbell cannot be watched any more",
+				   vq->index);
+		return;
+	}
+	if (!vdev->active || vdev->failed)
+		return;
+	vq_start(vq);
+	event_notifier_set(&kick->notifier);
+}
+
+void virtio_interrupts_moved(struct virtio_device *vdev)
+{
+	if (vdev->ops->queues_ready)
+		evloop_post(vdev->loop, &vdev->sync_work);
+}
+
 void virtio_device_fail(struct virtio_device *vdev, const char *fmt, ...)
 {
 	char text[160];
@@ -296,10 +336,14 @@ static void follow_run_state(void *opaque)
 	bool was_paused = vdev->paused;
 
 	vdev->paused = !vm_is_running(vdev->vm);
+	if (vdev->paused && !was_paused && vdev->ops->pause)
+		vdev->ops->pause(vdev);
 	if (!was_paused || vdev->paused)
 		return;
 	if (vdev->active && !vdev->failed && vdev->ops->resume)
 		vdev->ops->resume(vdev);
+	if (vdev->active && !vdev->failed && vdev->ops->queues_ready)
+		vdev->ops->queues_ready(vdev);
 	run_all(vdev);
 }
 

@@ -65,6 +65,9 @@ struct virtio_ops {
 	/* Loop: the driver is there and guest_features final; kicks for all queues follow. May be
 	 * NULL. */
 	void (*start)(struct virtio_device *vdev);
+	/* Loop: queues that the driver enabled have become live, or their interrupts were pointed
+	 * elsewhere. For those who lend queues. May be NULL. */
+	void (*queues_ready)(struct virtio_device *vdev);
 	/* Loop: chains may be waiting in vq. Need not empty it in one go; says with virtio_again()
 	 * that it left something. */
 	void (*kick)(struct virtio_device *vdev, struct virtqueue *vq);
@@ -75,6 +78,8 @@ struct virtio_ops {
 	bool (*is_idle)(struct virtio_device *vdev);
 	/* Loop: returns once is_idle() holds. NULL like is_idle. */
 	void (*drain)(struct virtio_device *vdev);
+	/* Loop: the guest stands still. May be NULL. */
+	void (*pause)(struct virtio_device *vdev);
 	/* Loop: the guest runs again after a pause. Kicks for all queues follow. May be NULL. */
 	void (*resume)(struct virtio_device *vdev);
 	/* Back to power-on. Lock held, nothing in flight. May be NULL. */
@@ -85,6 +90,8 @@ struct virtio_ops {
 struct virtio_transport {
 	/* vq has used buffers that the driver wants to hear of. Any thread. */
 	void (*interrupt)(struct virtio_device *vdev, struct virtqueue *vq);
+	/* An eventfd that does the same as interrupt(), or -1: there is none. May be NULL. Loop. */
+	int (*interrupt_fd)(struct virtio_device *vdev, struct virtqueue *vq);
 	/* Configuration or status changed. Any thread. */
 	void (*config_interrupt)(struct virtio_device *vdev);
 	/* The queues were handed to the loop: doorbells may go there directly. Lock held. */
@@ -176,6 +183,15 @@ void virtio_push(struct virtio_device *vdev, struct virtqueue *vq, const struct 
 		 uint32_t written);
 /* Loop. kick() left chains in vq: call it again in the loop's next turn. */
 void virtio_again(struct virtio_device *vdev, struct virtqueue *vq);
+/* Loop. A live queue is served by somebody else from now on (hw/vhost/): its doorbell is theirs, it
+ * is no longer live here, and its rings stay where they are. False if chains of it are in flight or
+ * were put back in another order. */
+bool virtio_lend_queue(struct virtio_device *vdev, struct virtqueue *vq);
+/* Loop. It is ours again, at last_avail (-1: behind what was used last); live, unless the device
+ * stops. */
+void virtio_reclaim_queue(struct virtio_device *vdev, struct virtqueue *vq, int last_avail);
+/* Any thread. The transport points interrupts of queues elsewhere. */
+void virtio_interrupts_moved(struct virtio_device *vdev);
 /* Loop. Whether chains may be taken now. */
 static inline bool virtio_is_live(const struct virtio_device *vdev)
 {

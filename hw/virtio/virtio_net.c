@@ -303,6 +303,7 @@ static void stop(struct virtio_device *vdev)
 {
 	struct virtio_net *net = net_of(vdev);
 
+	virtio_net_vhost_stop(net);
 	for (unsigned i = 0; i < net->pairs_max; i++) {
 		virtio_net_rx_stop(&net->rx[i]);
 		virtio_net_tx_stop(&net->tx[i]);
@@ -317,6 +318,7 @@ static void drain(struct virtio_device *vdev)
 {
 	struct virtio_net *net = net_of(vdev);
 
+	virtio_net_vhost_stop(net);
 	for (unsigned i = 0; i < net->pairs_max; i++) {
 		virtio_net_rx_drain(&net->rx[i]);
 		virtio_net_tx_drain(&net->tx[i]);
@@ -347,12 +349,24 @@ static void kick(struct virtio_device *vdev, struct virtqueue *vq)
 		virtio_net_rx_kick(&net->rx[pair]);
 }
 
+static void queues_ready(struct virtio_device *vdev)
+{
+	virtio_net_vhost_start(net_of(vdev));
+}
+
+static void net_pause(struct virtio_device *vdev)
+{
+	virtio_net_vhost_stop(net_of(vdev));
+}
+
 static const struct virtio_ops ops = {
 	.id = VIRTIO_ID_NET,
 	.name = "virtio-net",
 	.read_config = read_config,
 	.write_config = write_config,
 	.start = start,
+	.queues_ready = queues_ready,
+	.pause = net_pause,
 	.kick = kick,
 	.stop = stop,
 	.drain = drain,
@@ -366,6 +380,8 @@ static void follow_link(void *opaque)
 {
 	struct virtio_net *net = opaque;
 
+	if (net->netdev && !net_link(net->netdev))
+		virtio_net_vhost_stop(net);
 	for (unsigned i = 0; i < net->pairs_max; i++) {
 		net->rx[i].starved = true;
 		if (!net->vdev.queues[2 * i].live || !virtio_is_live(&net->vdev))
@@ -374,6 +390,8 @@ static void follow_link(void *opaque)
 		if (net->tx[i].waiting && net->vdev.queues[2 * i + 1].live)
 			virtio_net_tx_writable(net, i);
 	}
+	if (virtio_is_live(&net->vdev))
+		virtio_net_vhost_start(net);
 }
 
 static void link_changed(void *opaque, bool up)
@@ -497,6 +515,10 @@ bool virtio_net_realize(struct virtio_net *net, struct vm *vm, const char *label
 		virtio_set_queue_max(&net->vdev, 2 * i + 1, net->tx_queue_size);
 	if (net->ctrl_vq)
 		virtio_set_queue_max(&net->vdev, queues - 1, VIRTIO_NET_CTRL_QUEUE_SIZE);
+	if (!virtio_net_vhost_realize(net, err)) {
+		virtio_exit(&net->vdev);
+		return false;
+	}
 	net_mac_take(vm, net->first_mac);
 	memcpy(net->mac, net->first_mac, sizeof(net->mac));
 	memcpy(net->filter.mac, net->first_mac, sizeof(net->mac));
@@ -564,6 +586,7 @@ void virtio_net_detach(struct virtio_net *net)
 
 void virtio_net_unrealize(struct virtio_net *net)
 {
+	virtio_net_vhost_unrealize(net);
 	virtio_net_rx_destroy(net);
 	virtio_net_tx_destroy(net);
 	net_mac_release(net->vdev.vm, net->first_mac);

@@ -9,6 +9,7 @@
  *   virtio_net_tx.c      the data path from the guest
  *   virtio_net_ctrl.c    the control queue
  *   virtio_net.c         features, configuration space, link, life
+ *   virtio_net_vhost.c   queues that the host's kernel or another process serves
  *   virtio_net_pci.c     the PCI devices
  *
  * Threads. All queues belong to one event loop, the iothread's or the main one, which the back end
@@ -146,6 +147,7 @@ struct virtio_net {
 	unsigned pairs_max;
 	struct virtio_net_rx *rx;
 	struct virtio_net_tx *tx;
+	struct virtio_net_vhost *vhost; /* NULL: all queues are served here */
 	struct ev_work mac_work, link_work, announce_work;
 
 	/* Under vdev.lock. */
@@ -203,6 +205,14 @@ void virtio_net_tx_kick(struct virtio_net_tx *tx);
 void virtio_net_tx_stop(struct virtio_net_tx *tx);
 void virtio_net_tx_drain(struct virtio_net_tx *tx);
 void virtio_net_tx_writable(void *opaque, unsigned queue);
+
+/* Main thread, after virtio_init(): what the back end's server cannot is not offered. */
+bool virtio_net_vhost_realize(struct virtio_net *net, struct error **err);
+void virtio_net_vhost_unrealize(struct virtio_net *net);
+/* Queues are live: lends them if the link is up. */
+void virtio_net_vhost_start(struct virtio_net *net);
+/* They are back. */
+void virtio_net_vhost_stop(struct virtio_net *net);
 
 void virtio_net_ctrl_kick(struct virtio_net *net, struct virtqueue *vq);
 /* How many pairs the guest uses from now on. */

@@ -105,6 +105,8 @@ void virtio_pci_set_vector(struct virtio_pci *vpci, _Atomic uint16_t *slot, uint
 	if (old != VIRTIO_NO_VECTOR)
 		pci_msix_vector_unuse(&vpci->pci, old);
 	pthread_mutex_unlock(&vpci->vector_lock);
+	if (vector != old)
+		virtio_interrupts_moved(vpci->vdev);
 }
 
 /* ---- doorbells; vdev->lock held ---- */
@@ -206,6 +208,16 @@ static void interrupt(struct virtio_device *vdev, struct virtqueue *vq)
 	signal_guest(vpci, &vpci->queues[vq->index].vector, VIRTIO_ISR_QUEUE);
 }
 
+static int interrupt_fd(struct virtio_device *vdev, struct virtqueue *vq)
+{
+	struct virtio_pci *vpci = of_vdev(vdev);
+	uint16_t vector = vpci->queues[vq->index].vector;
+
+	return pci_msix_enabled(&vpci->pci) && vector != VIRTIO_NO_VECTOR
+		       ? pci_msix_vector_fd(&vpci->pci, vector)
+		       : -1;
+}
+
 static void config_interrupt(struct virtio_device *vdev)
 {
 	struct virtio_pci *vpci = of_vdev(vdev);
@@ -235,6 +247,7 @@ static void transport_reset(struct virtio_device *vdev)
 
 static const struct virtio_transport transport = {
 	.interrupt = interrupt,
+	.interrupt_fd = interrupt_fd,
 	.config_interrupt = config_interrupt,
 	.started = started,
 	.reset = transport_reset,

@@ -322,6 +322,31 @@ void vq_unpop(struct virtqueue *vq, const struct vq_chain *chain)
 	vq->in_flight--;
 }
 
+bool vq_rewind(struct virtqueue *vq)
+{
+	uint16_t count = vq->returned_count, from = vq->last_avail - count;
+
+	for (uint16_t i = 0; i < count; i++) {
+		size_t slot = (uint16_t)(from + i) & (vq->size - 1);
+
+		if (ring_load(vq->avail, RING_ENTRIES + AVAIL_ENTRY * slot, __ATOMIC_RELAXED) !=
+		    vq->returned[count - 1 - i])
+			return false;
+	}
+	vq->last_avail = vq->avail_seen = from;
+	vq->returned_count = 0;
+	return vq->used_next == vq->last_avail;
+}
+
+void vq_resume_at(struct virtqueue *vq, int last_avail)
+{
+	if (!vq->used)
+		return;
+	vq->used_next = vq->used_published = ring_load(vq->used, RING_IDX, __ATOMIC_ACQUIRE);
+	vq->last_avail = vq->avail_seen = last_avail < 0 ? vq->used_next : last_avail;
+	vq->in_flight = 0;
+}
+
 void vq_mark_written(struct virtqueue *vq, const void *hva, size_t len)
 {
 	if (!vq->dirty_log || !vq->snapshot)

@@ -89,6 +89,7 @@ struct virtqueue {
 
 	/* Live half: the loop's. */
 	bool live, broken;
+	bool lent;		 /* somebody else serves it: virtio_lend_queue() */
 	bool notify;		 /* kicks are asked for */
 	bool dirty_log;		 /* some memory is being watched */
 	uint16_t last_avail;	 /* next entry of the available ring */
@@ -124,6 +125,12 @@ void vq_reset(struct virtqueue *vq);
 bool vq_start(struct virtqueue *vq);
 /* No more popping or pushing until vq_start(); the indices stay. */
 void vq_stop(struct virtqueue *vq);
+/* Chains that were put back become available as if they had never been popped; false if chains
+ * behind them were used meanwhile, so that it cannot be. */
+bool vq_rewind(struct virtqueue *vq);
+/* Somebody else has served the ring: continues at last_avail (-1: behind what was used last), and
+ * where that one left the used ring. Stopped, with its pointers as they were. */
+void vq_resume_at(struct virtqueue *vq, int last_avail);
 
 /*
  * Takes the next chain. 1: chain is filled in and counts as in flight until it is pushed; 0: the
