@@ -180,6 +180,7 @@ struct netdev {
 	const struct net_peer *peer;
 	struct net_filter *filters;
 	struct notifier_list events; /* data: struct net_event *; main thread */
+	struct notifier relay;	     /* to set->events */
 	bool doomed;		     /* taken away while attached: goes with its front end */
 	struct netdevs *set;
 	struct netdev *next; /* in set, in order of creation */
@@ -205,6 +206,7 @@ void net_free(struct netdev *nd);
 struct netdevs {
 	struct net_context context;
 	struct netdev *first;
+	struct notifier_list events; /* of all of them: netdev.events */
 	struct ev_work sweep; /* frees those that were doomed and are detached now */
 };
 void netdevs_init(struct netdevs *set, const struct net_context *context);
@@ -212,6 +214,8 @@ void netdevs_init(struct netdevs *set, const struct net_context *context);
 void netdevs_destroy(struct netdevs *set);
 bool netdevs_add(struct netdevs *set, struct opts *opts, struct error **err);
 bool netdevs_del(struct netdevs *set, const char *id, struct error **err);
+/* By the back end's id or the name of the card that has it: what set_link takes. */
+struct netdev *netdevs_find_end(const struct netdevs *set, const char *name);
 /* NULL if there is none of that id. */
 struct netdev *netdevs_find(const struct netdevs *set, const char *id);
 

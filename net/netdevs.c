@@ -53,6 +53,21 @@ struct netdev *netdevs_find(const struct netdevs *set, const char *id)
 	return NULL;
 }
 
+struct netdev *netdevs_find_end(const struct netdevs *set, const char *name)
+{
+	struct netdev *nd = netdevs_find(set, name);
+
+	for (struct netdev *i = set->first; i && !nd; i = i->next)
+		if (i->peer && i->peer->name && !strcmp(i->peer->name, name))
+			nd = i;
+	return nd;
+}
+
+static void relay(struct notifier *n, void *data)
+{
+	notifier_fire(&container_of(n, struct netdev, relay)->set->events, data);
+}
+
 bool netdevs_add(struct netdevs *set, struct opts *opts, struct error **err)
 {
 	const char *id = opts_peek(opts, "id");
@@ -66,6 +81,8 @@ bool netdevs_add(struct netdevs *set, struct opts *opts, struct error **err)
 	if (!nd)
 		return false;
 	nd->set = set;
+	nd->relay.fn = relay;
+	notifier_add(&nd->events, &nd->relay);
 	while (*end)
 		end = &(*end)->next;
 	*end = nd;

@@ -150,7 +150,8 @@ static bool open_chardevs(struct program *p, struct error **err)
 			return false;
 		}
 	}
-	p->control = control_new(&p->vm, &p->chardevs, &p->resources.drives);
+	p->control = control_new(&p->vm, &p->chardevs, &p->resources.drives,
+				 &p->resources.netdevs);
 	control_hold(p->control, true);
 	for (size_t i = 0; i < c->monitor_count; i++) {
 		const struct config_monitor *m = &c->monitors[i];

@@ -36,17 +36,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct evloop *loop = evloop_new(NULL, NULL);
 	struct drive cdrom = { .id = "cd", .cdrom = true }, *drives = &cdrom;
 	struct opts opts = { 0 };
+	struct net_context context = {.loop = loop};
+	struct netdevs netdevs;
 	struct chardevs set;
 	struct control *control;
 	struct vm vm;
 
 	vm_init(&vm, loop);
 	chardevs_init(&set, loop);
+	netdevs_init(&netdevs, &context);
 	opts_add(&opts, "id", "c");
 	opts_add(&opts, "backend", "ringbuf");
 	chardevs_add(&set, &opts, NULL);
 	opts_free(&opts);
-	control = control_new(&vm, &set, &drives);
+	control = control_new(&vm, &set, &drives, &netdevs);
 	control_add(control, "c", !(size && data[0] & 1), false, NULL);
 	if (size && (data[0] & 3) == 2)
 		send(&set, loop, (const uint8_t *)hello, sizeof(hello) - 1);
@@ -55,6 +58,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	while (evloop_run_once(loop, 0))
 		;
 	control_free(control);
+	netdevs_destroy(&netdevs);
 	chardevs_destroy(&set);
 	vm_destroy(&vm);
 	evloop_free(loop);

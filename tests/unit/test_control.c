@@ -2,6 +2,8 @@
 /*
  * QMP and the human monitor over a real socket, with a guest that has no CPUs.
  */
+#include "config.h"
+
 #include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -30,6 +32,7 @@ struct fixture {
 	struct chardevs chardevs;
 	struct control *control;
 	struct drive *drives;
+	struct netdevs netdevs;
 	struct drive cdrom;
 	char dir[32], *path;
 	int fd;
@@ -75,7 +78,8 @@ static int setup(void **state)
 	chardevs_init(&x->chardevs, x->loop);
 	x->cdrom = (struct drive){ .id = "ide2-cd0", .cdrom = true };
 	x->drives = &x->cdrom;
-	x->control = control_new(&x->vm, &x->chardevs, &x->drives);
+	netdevs_init(&x->netdevs, &(struct net_context){.loop = x->loop});
+	x->control = control_new(&x->vm, &x->chardevs, &x->drives, &x->netdevs);
 	strcpy(x->dir, "/tmp/vmm-control-XXXXXX");
 	assert_non_null(mkdtemp(x->dir));
 	x->path = xasprintf("%s/qmp", x->dir);
@@ -104,6 +108,7 @@ static int teardown(void **state)
 	struct fixture *x = *state;
 
 	control_free(x->control);
+	netdevs_destroy(&x->netdevs);
 	chardevs_destroy(&x->chardevs);
 	vm_destroy(&x->vm);
 	evloop_free(x->loop);
@@ -355,13 +360,15 @@ static void test_throttle(void **state)
 
 	/* A loop with a clock of ours in place of the fixture's. */
 	control_free(x->control);
+	netdevs_destroy(&x->netdevs);
 	chardevs_destroy(&x->chardevs);
 	vm_destroy(&x->vm);
 	evloop_free(x->loop);
 	x->loop = evloop_new(&clock, NULL);
+	netdevs_init(&x->netdevs, &(struct net_context){.loop = x->loop});
 	vm_init(&x->vm, x->loop);
 	chardevs_init(&x->chardevs, x->loop);
-	x->control = control_new(&x->vm, &x->chardevs, &x->drives);
+	x->control = control_new(&x->vm, &x->chardevs, &x->drives, &x->netdevs);
 	negotiate(x);
 	x->text[0] = '\0';
 	for (int i = 1; i <= 1000; i++)
@@ -499,6 +506,125 @@ static void test_human_through_qmp(void **state)
 			    "{\"return\": \"web\\n\"}\r\n");
 }
 
+static void has(const char *text, const char *part)
+{
+	if (!strstr(text, part))
+		fail_msg("'%s' is not in: %s", part, text);
+}
+
+#ifdef CONFIG_SLIRP
+static unsigned no_buffers(void *opaque, unsigned queue, struct net_packet *pkts, unsigned n)
+{
+	return 0;
+}
+
+static void count_announcement(void *opaque)
+{
+	++*(unsigned *)opaque;
+}
+
+static char *card_info(void *opaque)
+{
+	return xstrdup("model=card,macaddr=52:54:00:12:34:56");
+}
+
+static void test_network(void **state)
+{
+	struct fixture *x = *state;
+	unsigned announced = 0;
+	const struct net_peer card = {.buffers = no_buffers,
+				      .announce = count_announcement,
+				      .info = card_info,
+				      .name = "card0",
+				      .opaque = &announced};
+	struct netdev *nd;
+
+	negotiate(x);
+	has(ask(x, "{\"execute\":\"netdev_add\",\"arguments\":{\"type\":\"user\",\"id\":\"n0\","
+		   "\"restrict\":true,\"dnssearch\":[{\"str\":\"a.example\"}]}}"),
+	    "\"return\"");
+	nd = netdevs_find(&x->netdevs, "n0");
+	assert_non_null(nd);
+	assert_true(net_attach(nd, &card, &x->loop, 1, NULL));
+	has(ask(x, "{\"execute\":\"netdev_add\",\"arguments\":{\"type\":\"user\",\"id\":\"n0\"}}"),
+	    "Duplicate ID 'n0'");
+	has(ask(x, "{\"execute\":\"netdev_add\",\"arguments\":{\"type\":\"user\",\"id\":\"n1\","
+		   "\"nett\":\"x\"}}"),
+	    "Invalid parameter 'nett'");
+	has(ask(x, "{\"execute\":\"netdev_add\",\"arguments\":{\"id\":\"n1\"}}"),
+	    "Parameter 'type' is missing");
+
+	/* By either end's name. */
+	has(ask(x, "{\"execute\":\"set_link\",\"arguments\":{\"name\":\"card0\",\"up\":false}}"),
+	    "\"return\"");
+	assert_false(net_link(nd));
+	has(ask(x, "{\"execute\":\"set_link\",\"arguments\":{\"name\":\"n0\",\"up\":true}}"),
+	    "\"return\"");
+	assert_true(net_link(nd));
+	has(ask(x, "{\"execute\":\"set_link\",\"arguments\":{\"name\":\"n7\",\"up\":true}}"),
+	    "DeviceNotFound");
+
+	has(ask(x, "{\"execute\":\"announce-self\",\"arguments\":{\"initial\":1,\"max\":1,"
+		   "\"rounds\":3,\"step\":0,\"interfaces\":[\"card0\"]}}"),
+	    "\"return\"");
+	for (int i = 0; i < 100 && announced < 3; i++)
+		evloop_run_once(x->loop, NSEC_PER_MSEC);
+	assert_int_equal(announced, 3);
+	has(ask(x, "{\"execute\":\"announce-self\",\"arguments\":{\"initial\":1,\"max\":1,"
+		   "\"rounds\":0,\"step\":0}}"),
+	    "'rounds' expects");
+
+	notifier_fire(&nd->events, &(struct net_event){.netdev = nd,
+						       .connected = true,
+						       .type = "unix",
+						       .path = "/tmp/s"});
+	has(ask(x, "{\"execute\":\"query-name\"}"), "NETDEV_STREAM_CONNECTED");
+	has(x->text, "\"netdev-id\": \"n0\"");
+	has(x->text, "/tmp/s");
+
+	/* Used: its link goes, and it with the device. */
+	has(ask(x, "{\"execute\":\"netdev_del\",\"arguments\":{\"id\":\"n0\"}}"), "\"return\"");
+	assert_null(netdevs_find(&x->netdevs, "n0"));
+	assert_ptr_equal(x->netdevs.first, nd);
+	assert_false(net_link(nd));
+	net_detach(nd);
+	evloop_run_once(x->loop, 0);
+	assert_null(x->netdevs.first);
+	has(ask(x, "{\"execute\":\"netdev_del\",\"arguments\":{\"id\":\"n0\"}}"),
+	    "DeviceNotFound");
+}
+
+static void test_network_human(void **state)
+{
+	struct fixture *x = *state;
+	const struct net_peer card = {.buffers = no_buffers, .info = card_info, .name = "card0"};
+	struct netdev *nd;
+
+	open_monitor(x, false);
+	ask(x, "netdev_add user,id=n0,net=10.9.0.0/16\n");
+	nd = netdevs_find(&x->netdevs, "n0");
+	assert_non_null(nd);
+	has(ask(x, "info network\n"), "n0: index=0,type=user,net=10.9.0.0,restrict=off");
+	assert_true(net_attach(nd, &card, &x->loop, 1, NULL));
+	ask(x, "set_link n0 off\n");
+	has(ask(x, "info network\n"),
+	    "card0: index=0,type=nic,model=card,macaddr=52:54:00:12:34:56 (link down)\r\n \\ n0: ");
+	has(ask(x, "set_link n0 perhaps\n"), "on or off, not 'perhaps'");
+	ask(x, "hostfwd_add tcp:127.0.0.1:0-:22\n");
+	has(ask(x, "info usernet\n"), "Hub -1 (n0):");
+	has(x->text, "TCP[HOST_FORWARD]");
+	has(ask(x, "hostfwd_add n1 ::1-:22\n"), "unrecognized netdev id 'n1'");
+	has(ask(x, "hostfwd_add n0 ::1\n"), "Invalid host forwarding rule");
+	has(ask(x, "hostfwd_remove tcp:127.0.0.1:1\n"), "not found");
+	ask(x, "set_link n0 on\n");
+	net_detach(nd);
+	ask(x, "netdev_del n0\n");
+	assert_null(x->netdevs.first);
+	has(ask(x, "hostfwd_add ::1-:22\n"), "user mode network stack not in use");
+	has(ask(x, "netdev_add usr,id=a\n"), "did you mean 'user'?");
+}
+#endif
+
 static void test_json_stream(void **state)
 {
 	static const char text[] = " \n{\"a\":\"}]\\\"{\"}[1]x{\n{}";
@@ -543,6 +669,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_medium, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_human, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_human_through_qmp, setup, teardown),
+#ifdef CONFIG_SLIRP
+		cmocka_unit_test_setup_teardown(test_network, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_network_human, setup, teardown),
+#endif
 		cmocka_unit_test(test_json_stream),
 	};
 

@@ -280,6 +280,15 @@ static const struct qmp_arg throttle_args[] = {
 	{ "iops_size", QMP_INT, true },
 	{ NULL },
 };
+static const struct qmp_arg set_link_args[] = {{"name", QMP_STRING}, {"up", QMP_BOOL}, {NULL}};
+static const struct qmp_arg netdev_add_args[] = {{"type", QMP_STRING}, {"id", QMP_STRING}, {NULL}};
+static const struct qmp_arg netdev_del_args[] = {{"id", QMP_STRING}, {NULL}};
+static const struct qmp_arg announce_args[] = {{"initial", QMP_INT},
+					       {"max", QMP_INT},
+					       {"rounds", QMP_INT},
+					       {"step", QMP_INT},
+					       {"interfaces", QMP_LIST, true},
+					       {NULL}};
 static const struct qmp_arg ringbuf_read_args[] = { { "device", QMP_STRING },
 						    { "size", QMP_INT },
 						    { NULL } };
@@ -289,10 +298,13 @@ static const struct qmp_arg ringbuf_write_args[] = { { "device", QMP_STRING },
 
 const struct qmp_command qmp_commands[] = {
 	{ "block_set_io_throttle", throttle_args, cmd_set_io_throttle },
+	{ "announce-self", announce_args, net_cmd_announce },
 	{ "blockdev-change-medium", change_args, cmd_change_medium },
 	{ "cont", NULL, cmd_cont },
 	{ "eject", eject_args, cmd_eject },
 	{ "human-monitor-command", human_args, cmd_human },
+	{ "netdev_add", netdev_add_args, net_cmd_add, .more_args = true },
+	{ "netdev_del", netdev_del_args, net_cmd_del },
 	{ "query-block", NULL, cmd_query_block },
 	{ "query-chardev", NULL, cmd_query_chardev },
 	{ "query-commands", NULL, cmd_query_commands },
@@ -305,6 +317,7 @@ const struct qmp_command qmp_commands[] = {
 	{ "quit", NULL, cmd_quit, 1 << VM_EVENT_SHUTDOWN },
 	{ "ringbuf-read", ringbuf_read_args, cmd_ringbuf_read },
 	{ "ringbuf-write", ringbuf_write_args, cmd_ringbuf_write },
+	{ "set_link", set_link_args, net_cmd_set_link },
 	{ "stop", NULL, cmd_stop },
 	{ "system_powerdown", NULL, cmd_system_powerdown, 1 << VM_EVENT_POWERDOWN },
 	{ "system_reset", NULL, cmd_system_reset, 1 << VM_EVENT_RESET | 1 << VM_EVENT_SHUTDOWN },
@@ -328,13 +341,15 @@ static bool has_type(const json_t *value, enum qmp_arg_type type)
 		return json_is_boolean(value);
 	case QMP_INT:
 		return json_is_integer(value);
+	case QMP_LIST:
+		return json_is_array(value);
 	}
 	return false;
 }
 
 bool qmp_check_args(const struct qmp_command *command, const json_t *args, struct error **err)
 {
-	static const char *const type_names[] = { "string", "boolean", "integer" };
+	static const char *const type_names[] = { "string", "boolean", "integer", "array" };
 	const struct qmp_arg *a;
 	const char *key;
 	json_t *value;
@@ -343,6 +358,8 @@ bool qmp_check_args(const struct qmp_command *command, const json_t *args, struc
 	{
 		for (a = command->args; a && a->name && strcmp(a->name, key); a++)
 			;
+		if ((!a || !a->name) && command->more_args)
+			continue;
 		if (!a || !a->name) {
 			error_set(err, "Parameter '%s' is unexpected", key);
 			return false;

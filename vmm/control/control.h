@@ -10,14 +10,16 @@
 #include <stdbool.h>
 
 #include "block/block.h"
+#include "net/net.h"
 #include "vmm/chardev/chardev.h"
 #include "vmm/core/error.h"
 #include "vmm/core/vm.h"
 
 struct control;
 
-/* chardevs and what *drives begins (a list through drive->next) are borrowed. */
-struct control *control_new(struct vm *vm, struct chardevs *chardevs, struct drive **drives);
+/* chardevs, what *drives begins (a list through drive->next) and netdevs are borrowed. */
+struct control *control_new(struct vm *vm, struct chardevs *chardevs, struct drive **drives,
+			    struct netdevs *netdevs);
 /*
  * While held, clients are greeted and what they say waits: a guest that is half made, whose disks
  * turn the loop while they are opened, obeys nobody. Not held at first.

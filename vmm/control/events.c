@@ -56,16 +56,19 @@ static json_t *event_data(const struct vm_event *e)
 	}
 }
 
-json_t *event_to_json(const struct vm_event *event)
+json_t *event_named(const char *name, json_t *data)
 {
 	int64_t now = clock_now(&clock_realtime);
-	json_t *data = event_data(event);
 	json_t *json = json_pack("{s:{s:I, s:I}, s:s}", "timestamp", "seconds",
 				 (json_int_t)(now / NSEC_PER_SEC), "microseconds",
-				 (json_int_t)(now % NSEC_PER_SEC / 1000), "event",
-				 names[event->kind]);
+				 (json_int_t)(now % NSEC_PER_SEC / 1000), "event", name);
 
 	if (data)
 		json_object_set_new(json, "data", data);
 	return json;
+}
+
+json_t *event_to_json(const struct vm_event *event)
+{
+	return event_named(names[event->kind], event_data(event));
 }

@@ -88,6 +88,52 @@ static void do_change(struct control *c, int argc, char **argv, FILE *out)
 	run_qmp(c, "blockdev-change-medium", args, out);
 }
 
+static void do_set_link(struct control *c, int argc, char **argv, FILE *out)
+{
+	bool up;
+
+	if (!parse_bool(argv[2], &up)) {
+		fprintf(out, "Error: a link is on or off, not '%s'\n", argv[2]);
+		return;
+	}
+	run_qmp(c, "set_link", json_pack("{s:s, s:b}", "name", argv[1], "up", up), out);
+}
+
+static void do_netdev_add(struct control *c, int argc, char **argv, FILE *out)
+{
+	struct error *err = NULL;
+
+	if (!net_add_line(c, argv[1], &err))
+		print_error(out, err);
+}
+
+static void do_netdev_del(struct control *c, int argc, char **argv, FILE *out)
+{
+	run_qmp(c, "netdev_del", json_pack("{s:s}", "id", argv[1]), out);
+}
+
+static void do_announce_self(struct control *c, int argc, char **argv, FILE *out)
+{
+	json_t *args = json_pack("{s:i, s:i, s:i, s:i}", "initial", 50, "max", 550, "rounds", 5,
+				 "step", 100);
+
+	if (argc > 1)
+		json_object_set_new(args, "interfaces", json_pack("[s]", argv[1]));
+	run_qmp(c, "announce-self", args, out);
+}
+
+static void do_hostfwd(struct control *c, int argc, char **argv, FILE *out)
+{
+	bool add = !strcmp(argv[0], "hostfwd_add");
+	const char *rule = argv[argc - 1];
+	struct error *err = NULL;
+
+	if (!net_hostfwd(c, argc > 2 ? argv[1] : NULL, rule, add, &err))
+		print_error(out, err);
+	else if (!add)
+		fprintf(out, "host forwarding rule for %s removed\n", rule);
+}
+
 static void info_status(struct control *c, FILE *out)
 {
 	if (vm_is_running(c->vm))
@@ -184,8 +230,10 @@ static const struct {
 	{ "chardev", "character devices", info_chardev },
 	{ "kvm", "what runs the guest", info_kvm },
 	{ "name", "the guest's name", info_name },
+	{ "network", "network cards and what is behind them", net_info_network },
 	{ "qtree", "devices, by bus, and their properties", info_qtree },
 	{ "status", "whether the guest runs", info_status },
+	{ "usernet", "connections of user-mode networks", net_info_usernet },
 	{ "uuid", "the guest's UUID", info_uuid },
 	{ "version", "the version", info_version },
 };
@@ -213,14 +261,25 @@ static void do_info(struct control *c, int argc, char **argv, FILE *out)
 static void do_help(struct control *c, int argc, char **argv, FILE *out);
 
 static const struct hmp_command commands[] = {
+	{ "announce_self", NULL, "[NAME]", "has guests' addresses told to their networks",
+	  do_announce_self, 0, 1 },
 	{ "change", NULL, "DEVICE FILE [FORMAT]", "puts another medium into a drive", do_change, 2,
 	  3 },
 	{ "cont", "c", "", "lets the guest run", do_cont, 0, 0 },
 	{ "eject", NULL, "[-f] DEVICE", "takes the medium out; -f: even if the guest holds it",
 	  do_eject, 1, 2 },
 	{ "help", "?", "[COMMAND]", "this text", do_help, 0, 1 },
+	{ "hostfwd_add", NULL, "[ID] [tcp|udp]:[HOSTADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT",
+	  "forwards a port of the host's to the guest", do_hostfwd, 1, 2 },
+	{ "hostfwd_remove", NULL, "[ID] [tcp|udp]:[HOSTADDR]:HOSTPORT", "ends that", do_hostfwd, 1,
+	  2 },
 	{ "info", NULL, "[WHAT]", "tells about the guest", do_info, 0, 1 },
+	{ "netdev_add", NULL, "TYPE,id=ID[,OPTION=VALUE][,...]", "adds a network back end",
+	  do_netdev_add, 1, 1 },
+	{ "netdev_del", NULL, "ID", "takes one away", do_netdev_del, 1, 1 },
 	{ "quit", "q", "", "ends the guest and vmm", do_quit, 0, 0 },
+	{ "set_link", NULL, "NAME on|off", "plugs a network cable in, or pulls it", do_set_link, 2,
+	  2 },
 	{ "stop", "s", "", "halts the guest", do_stop, 0, 0 },
 	{ "system_powerdown", NULL, "", "presses the power button", do_powerdown, 0, 0 },
 	{ "system_reset", NULL, "", "presses the reset button", do_reset, 0, 0 },

@@ -46,6 +46,7 @@ struct session *hmp_new(struct control *control, const char *chardev, struct err
 
 /* events.c: QMP's event object. */
 json_t *event_to_json(const struct vm_event *event);
+json_t *event_named(const char *name, json_t *data); /* takes data, which may be NULL */
 
 /*
  * throttle.c: events that a guest can cause at will are told once a second, the newest of each
@@ -60,10 +61,21 @@ struct throttle {
 void throttle_event(struct throttle *t, const struct vm_event *event);
 void throttle_destroy(struct throttle *t);
 
+/* network.c: announce-self goes on for some time. */
+struct announcer {
+	struct control *control;
+	struct ev_timer timer;
+	json_t *names; /* of back ends or cards; NULL: all */
+	int64_t delay, max, step, rounds; /* ms */
+};
+
 struct control {
 	struct vm *vm;
 	struct chardevs *chardevs;
 	struct drive **drives;
+	struct netdevs *netdevs;
+	struct notifier net_events;
+	struct announcer announcer;
 	struct session *first;
 	struct notifier events;
 	struct throttle throttle;
@@ -71,7 +83,7 @@ struct control {
 };
 
 /* commands.c: QMP's commands. */
-enum qmp_arg_type { QMP_STRING, QMP_BOOL, QMP_INT };
+enum qmp_arg_type { QMP_STRING, QMP_BOOL, QMP_INT, QMP_LIST };
 
 struct qmp_arg {
 	const char *name;
@@ -86,11 +98,30 @@ struct qmp_command {
 	json_t *(*run)(struct control *control, const json_t *args, struct error **err);
 	/* The reply waits for one of these events (bits of 1 << enum vm_event_kind). */
 	unsigned after_events;
+	bool more_args; /* what the table does not name is for run to judge */
 };
 extern const struct qmp_command qmp_commands[]; /* ends with name NULL */
 const struct qmp_command *qmp_command_find(const char *name);
 /* Against the command's table: names, types, presence. */
 bool qmp_check_args(const struct qmp_command *command, const json_t *args, struct error **err);
+
+/* network.c */
+json_t *net_cmd_set_link(struct control *c, const json_t *args, struct error **err);
+json_t *net_cmd_add(struct control *c, const json_t *args, struct error **err);
+json_t *net_cmd_del(struct control *c, const json_t *args, struct error **err);
+json_t *net_cmd_announce(struct control *c, const json_t *args, struct error **err);
+void net_info_network(struct control *c, FILE *out);
+void net_info_usernet(struct control *c, FILE *out);
+/* id NULL: the first back end that can. */
+bool net_hostfwd(struct control *c, const char *id, const char *rule, bool add,
+		 struct error **err);
+/* netdev_add of the monitor: "user,id=n0". */
+bool net_add_line(struct control *c, const char *line, struct error **err);
+void net_init(struct control *c);
+void net_destroy(struct control *c);
+
+/* session.c: to all monitors. */
+void control_tell(struct control *c, const struct vm_event *event, const json_t *json);
 
 /* hmp_commands.c: one line of a person's, with text for an answer. */
 void hmp_run(struct control *control, const char *line, FILE *out);

@@ -86,7 +86,7 @@ void session_close(struct session *s)
 	session_drop_output(s);
 }
 
-static void tell(struct control *c, const struct vm_event *event, const json_t *json)
+void control_tell(struct control *c, const struct vm_event *event, const json_t *json)
 {
 	for (struct session *s = c->first; s; s = s->next)
 		if (s->vm_event)
@@ -98,16 +98,19 @@ static void on_vm_event(struct notifier *n, void *data)
 	throttle_event(&container_of(n, struct control, events)->throttle, data);
 }
 
-struct control *control_new(struct vm *vm, struct chardevs *chardevs, struct drive **drives)
+struct control *control_new(struct vm *vm, struct chardevs *chardevs, struct drive **drives,
+			    struct netdevs *netdevs)
 {
 	struct control *c = xcalloc(1, sizeof(*c));
 
 	c->vm = vm;
 	c->chardevs = chardevs;
 	c->drives = drives;
-	c->throttle = (struct throttle){ .control = c, .tell = tell };
+	c->netdevs = netdevs;
+	c->throttle = (struct throttle){ .control = c, .tell = control_tell };
 	c->events.fn = on_vm_event;
 	notifier_add(&vm->events, &c->events);
+	net_init(c);
 	return c;
 }
 
@@ -136,6 +139,7 @@ void control_free(struct control *c)
 	if (!c)
 		return;
 	notifier_remove(&c->vm->events, &c->events);
+	net_destroy(c);
 	throttle_destroy(&c->throttle);
 	while (c->first) {
 		struct session *s = c->first;

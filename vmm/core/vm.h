@@ -70,6 +70,7 @@ enum vm_event_kind {
 	VM_EVENT_RTC_CHANGE,
 	VM_EVENT_TRAY_MOVED,
 	VM_EVENT_GUEST_CRASHLOADED,
+	VM_EVENT_NETDEV, /* control's own, of struct net_event */
 };
 
 /* What vm->events tells. Fields that a kind does not use are zero. */
