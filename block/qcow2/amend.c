@@ -17,6 +17,7 @@ struct plan {
 	unsigned version;
 	bool lazy;
 	const char *backing, *format; /* NULL: none */
+	bool no_names;		      /* of features: where there is no room for them */
 	const char *data;	      /* the data file's name, or NULL */
 	bool raw_data;
 };
@@ -29,48 +30,51 @@ static size_t put(uint8_t *out, size_t at, uint32_t type, const void *data, size
 	return at + 8 + ALIGN_UP(len, (size_t)8);
 }
 
-/* The extensions of old, with the plan's backing format in its place. 0: they do not fit. */
+/* One more extension at *at, with room for the end behind it. False: it does not fit. */
+static bool put_one(const struct qcow2 *s, uint8_t *out, size_t *at, uint32_t type,
+		    const void *data, size_t len)
+{
+	if (*at + 8 + ALIGN_UP(len, (size_t)8) + 8 > s->cluster_size)
+		return false;
+	*at = put(out, *at, type, data, len);
+	return true;
+}
+
+/* The extensions of old, with the plan's backing format and data file in their places. 0: they do
+ * not fit. */
 static size_t put_extensions(const struct qcow2 *s, const struct plan *p, const uint8_t *old,
 			     uint8_t *out, size_t at)
 {
+	const uint32_t format = (uint32_t)QCOW2_EXT_BACKING_FORMAT;
 	uint64_t from = s->h.header_length, end = s->cluster_size;
-	bool placed = !p->format, data_placed = !p->data;
+	bool placed = !p->format, data_placed = !p->data, ok = true;
 
 	if (s->h.backing_offset)
 		end = MIN(end, s->h.backing_offset);
-	while (from + 8 <= end) {
+	while (ok && from + 8 <= end) {
 		uint32_t type = load_be32(old + from), len = load_be32(old + from + 4);
 
 		if (type == QCOW2_EXT_END || len > end - from - 8)
 			break;
-		if (at + 8 + len + 8 + 64 > s->cluster_size)
-			return 0;
-		if (type == QCOW2_EXT_FEATURES && p->version < 3) {
+		if (type == QCOW2_EXT_FEATURES && (p->version < 3 || p->no_names)) {
 			/* Names of bits that an old header has not. */
 		} else if (type == QCOW2_EXT_DATA_FILE) {
 			if (!data_placed)
-				at = put(out, at, type, p->data, strlen(p->data));
+				ok = put_one(s, out, &at, type, p->data, strlen(p->data));
 			data_placed = true;
-		} else if (type != (uint32_t)QCOW2_EXT_BACKING_FORMAT) {
-			at = put(out, at, type, old + from + 8, len);
-		} else if (p->format && !placed) {
-			at = put(out, at, type, p->format, strlen(p->format));
+		} else if (type != format) {
+			ok = put_one(s, out, &at, type, old + from + 8, len);
+		} else if (!placed) {
+			ok = put_one(s, out, &at, format, p->format, strlen(p->format));
 			placed = true;
 		}
 		from += 8 + ALIGN_UP((uint64_t)len, 8);
 	}
-	if (!placed) {
-		if (at + 8 + strlen(p->format) + 16 > s->cluster_size)
-			return 0;
-		at = put(out, at, (uint32_t)QCOW2_EXT_BACKING_FORMAT, p->format,
-			 strlen(p->format));
-	}
-	if (!data_placed) {
-		if (at + 8 + strlen(p->data) + 16 > s->cluster_size)
-			return 0;
-		at = put(out, at, QCOW2_EXT_DATA_FILE, p->data, strlen(p->data));
-	}
-	return at + 8; /* the end is zeroes */
+	if (ok && !placed)
+		ok = put_one(s, out, &at, format, p->format, strlen(p->format));
+	if (ok && !data_placed)
+		ok = put_one(s, out, &at, QCOW2_EXT_DATA_FILE, p->data, strlen(p->data));
+	return ok ? at + 8 : 0; /* the end is zeroes */
 }
 
 /* The new first cluster; how many bytes of it are in use, or 0. */
@@ -152,6 +156,13 @@ static bool rewrite(struct qcow2 *s, const struct plan *p, struct error **err)
 	if (!ret) {
 		memcpy(old, s->header, sizeof(s->header));
 		len = build(s, p, old, out);
+		if (!len) {
+			struct plan shorter = *p;
+
+			shorter.no_names = true;
+			memset(out, 0, s->cluster_size);
+			len = build(s, &shorter, old, out);
+		}
 		if (!len)
 			ret = -ENOSPC;
 	}

@@ -482,6 +482,10 @@ def test_header_room(tmp_path, cluster, name):
             vmm_img("bitmap", "--add", image, f"b{i}")
             assert list(stored(image)) == [f"b{k}" for k in range(i + 1)]
             qemu_img("check", image)
+        # Rewritten with another name, and back.
+        for other in ("x" * 30, backing):
+            vmm_img("rebase", "-u", "-b", other, "-F", "raw", image)
+            assert list(stored(image)) == ["b0", "b1", "b2"]
         for i in range(3):
             vmm_img("bitmap", "--remove", image, f"b{i}")
         clean(image)
