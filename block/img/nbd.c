@@ -27,7 +27,7 @@ enum { HANDSHAKE_SECONDS = 10, ACTIVATED_FD = 3 };
 
 struct settings {
 	const char *host, *port, *path, *format, *cache, *aio, *discard, *detect_zeroes, *snapshot;
-	const char *pid_file, *tls_creds, *tls_hostname;
+	const char *pid_file, *tls_creds, *tls_hostname, *bitmap[2];
 	uint64_t offset;
 	uint32_t flags;
 	unsigned shared;
@@ -487,6 +487,7 @@ static int usage(void)
 	       "                   client has gone            -D TEXT          its description\n"
 	       "  -f FORMAT        the image's format         --image-opts     FILE is options\n"
 	       "  -o OFFSET        serves it from there on    -r               read-only\n"
+	       "  -B NAME          the bitmap, as qemu:dirty-bitmap:NAME\n"
 	       "  -s               writes go to a temporary   -l SNAPSHOT      of inside the "
 	       "image\n"
 	       "                   image                      -A               "
@@ -561,7 +562,9 @@ static int parse(struct settings *set, int argc, char **argv)
 			set->export.allocation_depth = true;
 			break;
 		case 'B':
-			return img_usage("-B %s: bitmaps are not exported", optarg);
+			set->bitmap[0] = optarg;
+			set->export.bitmaps = set->bitmap;
+			break;
 		case 'c':
 		case 'd':
 			return img_usage("-%c: the kernel's /dev/nbd devices are not supported; "

@@ -12,6 +12,7 @@
 #ifndef BLOCK_NBD_CONN_H
 #define BLOCK_NBD_CONN_H
 
+#include "block/dirty_bitmap.h"
 #include "block/driver.h"
 #include "block/nbd/proto.h"
 #include "block/nbd/server.h"
@@ -23,13 +24,22 @@ enum {
 	NBD_PIECES = 16,
 	NBD_RECORD = 16 << 10,	/* bytes given to TLS at once */
 	NBD_MAX_EXTENTS = 2048, /* of one context in one reply */
+	NBD_CONTEXTS = 16,	/* of an export */
+};
+
+/* Metadata that clients can ask block status for; the id is the place in the export's list. */
+struct nbd_context {
+	char *name;
+	enum { NBD_ALLOCATION, NBD_DEPTH, NBD_BITMAP } kind;
+	const struct dirty_bitmap *bitmap;
 };
 
 struct nbd_export {
 	char *name, *description;
 	struct block_node *node;
 	uint16_t flags;
-	bool allocation_depth;
+	struct nbd_context contexts[NBD_CONTEXTS];
+	unsigned context_count;
 	struct nbd_export *next;
 };
 
@@ -54,10 +64,6 @@ struct nbd_server {
 	struct ev_work status_work;
 	bool in_status;
 };
-
-/* The metadata contexts, by id. */
-enum { NBD_CONTEXT_ALLOCATION, NBD_CONTEXT_DEPTH, NBD_CONTEXTS };
-extern const char *const nbd_context_names[NBD_CONTEXTS];
 
 /* A request, from its header to its reply's last byte. */
 struct nbd_slot {
@@ -109,7 +115,7 @@ struct nbd_conn {
 
 	struct nbd_export *export;
 	const struct nbd_export *context_export; /* what contexts were set for */
-	unsigned contexts;			 /* bits of NBD_CONTEXT_* */
+	unsigned contexts;			 /* bits of ids */
 	struct nbd_agreed agreed;
 
 	uint8_t *in; /* NBD_MAX_OPTION + NBD_OPTION_BYTES */

@@ -5,11 +5,6 @@
  */
 #include "block/nbd/conn.h"
 
-const char *const nbd_context_names[NBD_CONTEXTS] = {
-	[NBD_CONTEXT_ALLOCATION] = "base:allocation",
-	[NBD_CONTEXT_DEPTH] = "qemu:allocation-depth",
-};
-
 static void reply(struct nbd_conn *c, uint32_t type, const void *data, size_t bytes)
 {
 	uint8_t head[NBD_OPTION_REPLY_BYTES];
@@ -169,18 +164,13 @@ static void on_info(struct nbd_conn *c, const uint8_t *data)
 	ack(c);
 }
 
-static bool has_context(const struct nbd_export *e, unsigned id)
-{
-	return id != NBD_CONTEXT_DEPTH || e->allocation_depth;
-}
-
 /* The contexts of e that a query asks for, as bits. */
 static unsigned asked_contexts(const struct nbd_export *e, struct nbd_string query, bool list)
 {
 	unsigned found = 0;
 
-	for (unsigned i = 0; i < NBD_CONTEXTS; i++)
-		if (has_context(e, i) && nbd_meta_matches(query, nbd_context_names[i], list))
+	for (unsigned i = 0; i < e->context_count; i++)
+		if (nbd_meta_matches(query, e->contexts[i].name, list))
 			found |= 1u << i;
 	return found;
 }
@@ -209,20 +199,19 @@ static void on_meta_context(struct nbd_conn *c, const uint8_t *data)
 		return;
 	}
 	if (list && !q.count)
-		for (unsigned i = 0; i < NBD_CONTEXTS; i++)
-			found |= has_context(e, i) ? 1u << i : 0;
+		found = (1u << e->context_count) - 1;
 	for (uint32_t i = 0; i < q.count && nbd_next_meta(&q, &query); i++)
 		found |= asked_contexts(e, query, list);
-	for (unsigned i = 0; i < NBD_CONTEXTS; i++) {
+	for (unsigned i = 0; i < e->context_count; i++) {
 		uint8_t head[NBD_OPTION_REPLY_BYTES + 4];
-		size_t length = strlen(nbd_context_names[i]);
+		size_t length = strlen(e->contexts[i].name);
 
 		if (!(found & 1u << i))
 			continue;
 		nbd_put_option_reply(head, c->option.code, NBD_REP_META_CONTEXT, 4 + length);
 		store_be32(head + NBD_OPTION_REPLY_BYTES, list ? 0 : i);
 		nbd_conn_write(c, head, sizeof(head));
-		nbd_conn_write(c, nbd_context_names[i], length);
+		nbd_conn_write(c, e->contexts[i].name, length);
 	}
 	if (!list) {
 		c->contexts = found;

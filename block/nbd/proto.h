@@ -99,6 +99,8 @@ enum {
 
 /* base:allocation */
 enum { NBD_STATE_HOLE = 1 << 0, NBD_STATE_ZERO = 1 << 1 };
+/* qemu:dirty-bitmap:NAME */
+enum { NBD_STATE_DIRTY = 1 << 0 };
 
 /* What goes over the wire at once. */
 enum {

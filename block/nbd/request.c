@@ -147,7 +147,7 @@ static size_t needed(const struct nbd_conn *c, const struct nbd_request *r)
 	case NBD_CMD_CACHE:
 		return r->length;
 	case NBD_CMD_BLOCK_STATUS:
-		return NBD_CONTEXTS * NBD_MAX_EXTENTS * 8;
+		return __builtin_popcount(c->contexts) * NBD_MAX_EXTENTS * 8;
 	default:
 		return 0;
 	}
@@ -243,43 +243,70 @@ static int look(struct block_node *top, uint64_t offset, uint64_t bytes, struct 
 	return bytes ? 0 : -EIO;
 }
 
-static uint32_t context_flags(unsigned context, const struct block_extent *x, unsigned depth)
+/* How far it is dirty, or clean, from offset on. */
+static uint64_t look_dirty(const struct dirty_bitmap *bm, uint64_t offset, uint64_t bytes,
+			   uint32_t *flags)
 {
-	if (context == NBD_CONTEXT_DEPTH)
-		return depth;
-	return (x->data ? 0 : NBD_STATE_HOLE) | (x->zero ? NBD_STATE_ZERO : 0);
+	uint64_t start, length;
+
+	*flags = 0;
+	if (!dirty_bitmap_next(bm, offset, &start, &length) || start >= offset + bytes)
+		return bytes;
+	if (start > offset)
+		return start - offset;
+	*flags = NBD_STATE_DIRTY;
+	return MIN(bytes, start + length - offset);
+}
+
+/* What a context says of the disk at offset, and how far that goes. */
+static int look_context(struct nbd_slot *slot, const struct nbd_context *context, uint64_t offset,
+			uint64_t *bytes, uint32_t *flags)
+{
+	struct block_extent x;
+	unsigned depth;
+	int ret;
+
+	if (context->kind == NBD_BITMAP) {
+		*bytes = look_dirty(context->bitmap, offset, *bytes, flags);
+		return 0;
+	}
+	ret = look(slot->conn->export->node, offset, *bytes, &x, &depth);
+	*bytes = x.bytes;
+	*flags = context->kind == NBD_DEPTH
+			 ? depth
+			 : (x.data ? 0 : NBD_STATE_HOLE) | (x.zero ? NBD_STATE_ZERO : 0);
+	return ret;
 }
 
 /* At least one extent of a context from the request's offset on, into the slot's buffer. */
-static int find_extents(struct nbd_slot *slot, unsigned context, uint8_t *out)
+static int find_extents(struct nbd_slot *slot, unsigned id, uint8_t *out)
 {
-	uint64_t at = slot->r.offset, end = at + slot->r.length;
+	const struct nbd_context *context = &slot->conn->export->contexts[id];
+	uint64_t at = slot->r.offset, end = at + slot->r.length, bytes;
 	uint32_t count = 0, last = 0, flags;
-	struct block_extent x;
-	unsigned depth;
 	int ret = 0;
 
 	while (at < end && !slot->conn->closed) {
-		ret = look(slot->conn->export->node, at, end - at, &x, &depth);
+		bytes = end - at;
+		ret = look_context(slot, context, at, &bytes, &flags);
 		if (ret)
 			break;
-		flags = context_flags(context, &x, depth);
 		if (count && flags == last) {
 			uint8_t *length = out + (count - 1) * 8;
 
-			store_be32(length, load_be32(length) + x.bytes);
+			store_be32(length, load_be32(length) + bytes);
 		} else {
 			if (count == NBD_MAX_EXTENTS ||
 			    (count && (slot->r.flags & NBD_CMD_FLAG_REQ_ONE)))
 				break;
-			store_be32(out + count * 8, x.bytes);
+			store_be32(out + count * 8, bytes);
 			store_be32(out + count * 8 + 4, flags);
 			last = flags;
 			count++;
 		}
-		at += x.bytes;
+		at += bytes;
 	}
-	slot->extents[context] = count;
+	slot->extents[id] = count;
 	return count ? 0 : ret ? ret : -EIO;
 }
 

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "block/bitmap.h"
 #include "block/nbd/conn.h"
 
 struct nbd_server *nbd_server_new(struct evloop *loop, const struct nbd_server_config *config)
@@ -126,6 +127,59 @@ static uint16_t export_flags(const struct nbd_server *server, const struct nbd_e
 	return flags;
 }
 
+static void free_export(struct nbd_export *e)
+{
+	for (unsigned i = 0; i < e->context_count; i++)
+		free(e->contexts[i].name);
+	free(e->name);
+	free(e->description);
+	free(e);
+}
+
+static bool add_context(struct nbd_export *e, char *name, int kind,
+			const struct dirty_bitmap *bitmap, struct error **err)
+{
+	if (e->context_count == NBD_CONTEXTS || strlen(name) > NBD_MAX_STRING) {
+		error_set(err, "too many or too long metadata contexts");
+		free(name);
+		return false;
+	}
+	e->contexts[e->context_count++] = (struct nbd_context){name, kind, bitmap};
+	return true;
+}
+
+/* A bitmap of the node, or of what it stands on. */
+static bool add_bitmap(struct nbd_export *e, const char *name, struct error **err)
+{
+	struct block_node *node = e->node;
+	struct block_bitmap *bm = NULL;
+
+	while (node && !(bm = block_bitmap_find(node, name)))
+		node = node->drv->filter ? node->file : node->backing;
+	if (!bm) {
+		error_set(err, "Bitmap '%s' is not found", name);
+		return false;
+	}
+	if (bm->enabled && (e->flags & NBD_FLAG_READ_ONLY) && !block_read_only(node)) {
+		error_set(err, "Enabled bitmap '%s' incompatible with readonly export", name);
+		return false;
+	}
+	return block_bitmap_load(node, bm, err) &&
+	       add_context(e, xasprintf("qemu:dirty-bitmap:%s", name), NBD_BITMAP, &bm->dirty, err);
+}
+
+static bool add_contexts(struct nbd_export *e, const struct nbd_export_config *c,
+			 struct error **err)
+{
+	bool ok = add_context(e, xstrdup("base:allocation"), NBD_ALLOCATION, NULL, err);
+
+	if (ok && c->allocation_depth)
+		ok = add_context(e, xstrdup("qemu:allocation-depth"), NBD_DEPTH, NULL, err);
+	for (const char *const *b = c->bitmaps; ok && b && *b; b++)
+		ok = add_bitmap(e, *b, err);
+	return ok;
+}
+
 bool nbd_server_add(struct nbd_server *server, const struct nbd_export_config *config,
 		    struct error **err)
 {
@@ -150,7 +204,10 @@ bool nbd_server_add(struct nbd_server *server, const struct nbd_export_config *c
 	e->description = config->description ? xstrdup(config->description) : NULL;
 	e->node = config->node;
 	e->flags = export_flags(server, config);
-	e->allocation_depth = config->allocation_depth;
+	if (!add_contexts(e, config, err)) {
+		free_export(e);
+		return false;
+	}
 	*end = e;
 	return true;
 }
@@ -181,13 +238,6 @@ static void close_conns(struct nbd_server *server, const struct nbd_export *expo
 	}
 	while (in_use(server, export))
 		evloop_run_once(server->loop, -1);
-}
-
-static void free_export(struct nbd_export *e)
-{
-	free(e->name);
-	free(e->description);
-	free(e);
 }
 
 bool nbd_server_remove(struct nbd_server *server, const char *name)

@@ -31,6 +31,9 @@ struct nbd_export_config {
 	struct block_node *node;
 	bool read_only;	       /* even if the node is not */
 	bool allocation_depth; /* qemu:allocation-depth */
+	/* Dirty bitmaps of the node or below, as qemu:dirty-bitmap:NAME; ends with NULL. Or NULL.
+	 */
+	const char *const *bitmaps;
 };
 
 struct nbd_server *nbd_server_new(struct evloop *loop, const struct nbd_server_config *config);
@@ -40,7 +43,7 @@ void nbd_server_free(struct nbd_server *server);
 int nbd_server_listen(struct nbd_server *server, int fd);
 /* A connected socket, which becomes the server's. */
 void nbd_server_accept(struct nbd_server *server, int fd);
-/* False if there is an export of that name. */
+/* False if there is an export of that name, or no such bitmap. The node is drained. */
 bool nbd_server_add(struct nbd_server *server, const struct nbd_export_config *config,
 		    struct error **err);
 /* Its clients lose their connections; waits for what is in flight. False if there is none. */

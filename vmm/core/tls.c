@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "config.h"
+#include "vmm/core/secret.h"
 #include "vmm/core/util.h"
 
 #ifdef CONFIG_GNUTLS
@@ -124,7 +125,8 @@ static bool load_trust(struct tls_creds *c, struct error **err)
 	return !why;
 }
 
-static bool load_own(struct tls_creds *c, struct error **err)
+/* password: of the key's file, or NULL. */
+static bool load_own(struct tls_creds *c, const char *password, struct error **err)
 {
 	char *cert = NULL, *key = NULL;
 	struct error *why = NULL;
@@ -133,7 +135,8 @@ static bool load_own(struct tls_creds *c, struct error **err)
 	if (have_file(c, c->server ? "server-cert.pem" : "client-cert.pem", c->server, &cert,
 		      &why) &&
 	    have_file(c, c->server ? "server-key.pem" : "client-key.pem", true, &key, &why)) {
-		ret = gnutls_certificate_set_x509_key_file(c->cert, cert, key, GNUTLS_X509_FMT_PEM);
+		ret = gnutls_certificate_set_x509_key_file2(c->cert, cert, key, GNUTLS_X509_FMT_PEM,
+							    password, 0);
 		if (ret < 0)
 			error_set(&why, "Cannot load certificate '%s' & key '%s': %s", cert, key,
 				  gnutls_strerror(ret));
@@ -143,6 +146,26 @@ static bool load_own(struct tls_creds *c, struct error **err)
 	if (why)
 		error_propagate(err, why);
 	return !why;
+}
+
+/* The key's file may be encrypted, with a secret's bytes. */
+static bool load_key(struct tls_creds *c, const struct objects *objects, const char *secret,
+		     struct error **err)
+{
+	const uint8_t *bytes;
+	char *password;
+	size_t len;
+	bool ok;
+
+	if (!secret)
+		return load_own(c, NULL, err);
+	bytes = secret_find(objects, secret, &len, err);
+	if (!bytes)
+		return false;
+	password = xstrndup((const char *)bytes, len);
+	ok = load_own(c, password, err);
+	secret_free(password, len);
+	return ok;
 }
 
 static void *x509_create(const struct objects *objects, const char *id, struct opts *opts,
@@ -158,7 +181,7 @@ static void *x509_create(const struct objects *objects, const char *id, struct o
 		error_set(err, "Cannot allocate credentials: %s", gnutls_strerror(ret));
 		goto fail;
 	}
-	if (!load_trust(c, err) || !load_own(c, err))
+	if (!load_trust(c, err) || !load_key(c, objects, opts_get(opts, "passwordid"), err))
 		goto fail;
 	if (c->server)
 		gnutls_certificate_set_known_dh_params(c->cert, GNUTLS_SEC_PARAM_MEDIUM);
