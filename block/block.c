@@ -259,6 +259,22 @@ int block_truncate(struct block_node *node, uint64_t bytes, struct error **err)
 	return ret;
 }
 
+int block_tray(struct block_node *node, enum block_tray action)
+{
+	struct block_node *low = node;
+	int ret;
+
+	while (!low->drv->tray && low->file)
+		low = low->file;
+	if (!low->drv->tray)
+		return -ENOTSUP;
+	ret = low->drv->tray(low, action);
+	/* What passes it through is as long as the disc is. */
+	for (struct block_node *n = node; n != low; n = n->file)
+		block_set_length(n, low->length);
+	return ret;
+}
+
 int block_preallocate(struct block_node *node, uint64_t from, enum block_prealloc mode)
 {
 	return node->drv->preallocate ? node->drv->preallocate(node, from, mode) : -ENOTSUP;

@@ -152,6 +152,20 @@ void throttle_describe(struct block_node *node,
 /* Or NULL. */
 const char *throttle_group_of(const struct block_node *node);
 
+/*
+ * The tray of a CD-ROM drive of the host's below node. LOOK finds out whether the disc was changed.
+ * OPEN, CLOSE, LOOK: whether there is a disc now (block_length() is its), 1 or 0. LOCK, UNLOCK: 0.
+ * -ENOTSUP if there is no such drive, or another errno. On the node's loop.
+ */
+enum block_tray {
+	BLOCK_TRAY_OPEN,
+	BLOCK_TRAY_CLOSE,
+	BLOCK_TRAY_LOCK,
+	BLOCK_TRAY_UNLOCK,
+	BLOCK_TRAY_LOOK,
+};
+int block_tray(struct block_node *node, enum block_tray action);
+
 /* What to do when the host fails a request. */
 enum block_on_error { BLOCK_ERR_REPORT, BLOCK_ERR_IGNORE, BLOCK_ERR_STOP, BLOCK_ERR_ENOSPC };
 /* ENOSPC resolved: STOP for -ENOSPC, else REPORT. */

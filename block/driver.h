@@ -168,6 +168,8 @@ struct block_driver {
 	void (*hurry)(struct block_node *node);
 	/* What the format above is about to do. NULL: does not care. */
 	void (*event)(struct block_node *node, enum block_event event);
+	/* NULL: has none. */
+	int (*tray)(struct block_node *node, enum block_tray action);
 	/* The node's loop comes and goes. NULL: does not care. */
 	void (*attach)(struct block_node *node, struct evloop *loop);
 	void (*detach)(struct block_node *node);
@@ -348,6 +350,9 @@ const struct block_driver *block_driver_at(size_t i); /* NULL behind the last */
 /* The driver whose magic is there; raw if none is. *unsupported: a format known only by name. */
 const struct block_driver *block_probe(const uint8_t *buf, size_t len, const char **unsupported);
 
+/* cdrom.c: whether the path is such a drive. */
+bool block_is_host_cdrom(const char *path);
+
 /* file_open.c */
 bool block_file_identity(const struct block_node *node, dev_t *dev, ino_t *ino);
 
@@ -357,7 +362,7 @@ struct block_node *block_overlay(const struct block_open *how, struct block_node
 /* drive.c: a -drive cache= mode as BLOCK_OPEN_ flags, added to *flags. */
 bool block_parse_cache(const char *name, uint32_t *flags);
 
-extern const struct block_driver block_file, block_host_device, block_raw, block_qcow2;
+extern const struct block_driver block_file, block_host_device, block_host_cdrom, block_raw, block_qcow2;
 extern const struct block_driver block_vdi, block_vhdx, block_vpc, block_vmdk;
 extern const struct block_driver block_qcow1, block_qed, block_parallels, block_bochs, block_cloop,
 	block_dmg;

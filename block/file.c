@@ -333,7 +333,7 @@ static void file_start(struct block_node *node, struct file_req *f)
 		start_io(s, f, req->act == BLOCK_READ ? IO_READ : IO_WRITE);
 }
 
-static void file_submit(struct block_node *node, struct block_req *req)
+void file_submit(struct block_node *node, struct block_req *req)
 {
 	struct file_req *f = block_ctx(req);
 
@@ -343,7 +343,7 @@ static void file_submit(struct block_node *node, struct block_req *req)
 	file_start(node, f);
 }
 
-static void file_attach(struct block_node *node, struct evloop *loop)
+void file_attach(struct block_node *node, struct evloop *loop)
 {
 	struct file_node *s = node->opaque;
 
@@ -351,7 +351,7 @@ static void file_attach(struct block_node *node, struct evloop *loop)
 	s->engine->ops->attach(s->engine, loop);
 }
 
-static void file_detach(struct block_node *node)
+void file_detach(struct block_node *node)
 {
 	struct file_node *s = node->opaque;
 

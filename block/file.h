@@ -51,6 +51,9 @@ bool file_open(struct block_node *node, const struct block_open *how, struct opt
 bool host_device_open(struct block_node *node, const struct block_open *how, struct opts *opts,
 		      struct error **err);
 void file_close(struct block_node *node);
+void file_submit(struct block_node *node, struct block_req *req);
+void file_attach(struct block_node *node, struct evloop *loop);
+void file_detach(struct block_node *node);
 int file_truncate(struct block_node *node, uint64_t bytes, struct error **err);
 int file_preallocate(struct block_node *node, uint64_t from, enum block_prealloc mode);
 int file_status(struct block_node *node, uint64_t offset, uint64_t bytes, struct block_extent *out);

@@ -19,7 +19,7 @@
 #include "vmm/core/log.h"
 
 static const struct block_driver *const drivers[] = {
-	&block_file,	 &block_host_device,  &block_raw,   &block_qcow2, &block_null_co,
+	&block_file,	 &block_host_device, &block_host_cdrom,  &block_raw,   &block_qcow2, &block_null_co,
 	&block_null_aio, &block_vdi,	      &block_vpc,   &block_vhdx,  &block_vmdk,
 	&block_throttle, &block_copy_on_read, &block_qcow1, &block_qed,	  &block_parallels,
 	&block_bochs,	 &block_cloop,	      &block_dmg,   &block_luks,  &block_blkdebug,
@@ -181,7 +181,9 @@ static bool filename_options(const char *name, struct opts *opts, struct error *
 	}
 	if (!opts_has(opts, "driver"))
 		opts_add(opts, "driver",
-			 !stat(name, &st) && S_ISBLK(st.st_mode) ? "host_device" : "file");
+			 stat(name, &st) || !S_ISBLK(st.st_mode) ? "file"
+			 : block_is_host_cdrom(name)		 ? "host_cdrom"
+								 : "host_device");
 	opts_add(opts, "filename", name);
 	return true;
 }
