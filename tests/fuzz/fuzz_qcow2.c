@@ -11,6 +11,7 @@
 #include "block/bitmap.h"
 #include "block/qcow2/check.h"
 #include "tests/lib/block_memdisk.h"
+#include "tests/lib/crypt_secret.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -66,17 +67,22 @@ static void use(struct block_node *node, const uint8_t *data, size_t size)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const uint32_t flags[] = {0, BLOCK_OPEN_RDWR, BLOCK_OPEN_RDWR | BLOCK_OPEN_CHECK};
+	struct objects *secrets = NULL;
 	struct evloop *loop;
 
 	if (!size || size > ROOM / 2)
 		return 0;
 	loop = evloop_new(NULL, NULL);
+	/* AES has a password without asking for iterations (fuzz_luks.c has those). */
+	if (size > 36 && load_be32(data + 32) == 1)
+		secrets = crypt_secrets();
 	for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
 		struct memdisk *disk = memdisk_new(loop, data, size, ROOM);
-		struct block_node *node = memdisk_open(disk, "qcow2", NULL,
-						       flags[i] | BLOCK_OPEN_NO_BACKING, NULL);
+		struct block_node *node;
 		struct block_check result;
 
+		disk->objects = secrets;
+		node = memdisk_open(disk, "qcow2", NULL, flags[i] | BLOCK_OPEN_NO_BACKING, NULL);
 		if (node) {
 			if (!(flags[i] & BLOCK_OPEN_RDWR) || (flags[i] & BLOCK_OPEN_CHECK))
 				qcow2_check(node, flags[i] & BLOCK_OPEN_CHECK ? BLOCK_FIX_ALL : 0,
@@ -87,6 +93,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		}
 		memdisk_free(disk);
 	}
+	objects_free(secrets);
 	evloop_free(loop);
 	return 0;
 }

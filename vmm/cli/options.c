@@ -59,7 +59,10 @@ const struct cli_option cli_options[] = {
 	{ "global", "DEVICE.PROPERTY=VALUE", "a property's default for all devices of that name",
 	  CLI_STANDARD, cli_opt_global },
 	{ "object", "TYPE,id=ID[,PROPERTY=VALUE][,...]",
-	  "something devices use: iothread, rng-random, throttle-group, secret; help lists them",
+	  "something devices and disks use: iothread, rng-random, throttle-group, secret; help lists "
+	  "them.\n"
+	  "secret,id=ID,file=NAME[,format=raw|base64][,keyid=ID,iv=TEXT] is a password; data=TEXT "
+	  "in file's place is for tests, as the command line is for all to see",
 	  CLI_STANDARD, cli_opt_object },
 	{ "nodefaults", NULL, "nothing but what the command line names", CLI_STANDARD,
 	  cli_opt_nodefaults },
@@ -72,7 +75,8 @@ const struct cli_option cli_options[] = {
 	  "[,detect-zeroes=on|off|unmap][,copy-on-read=on|off][,rerror=ACTION][,werror=ACTION]"
 	  "[,serial=TEXT]"
 	  "[,bps=N][,bps_rd=N][,bps_wr=N][,iops=N][,iops_rd=N][,iops_wr=N][,*_max=N]"
-	  "[,*_max_length=SECONDS][,iops_size=BYTES][,group=NAME][,...]",
+	  "[,*_max_length=SECONDS][,iops_size=BYTES][,group=NAME]"
+	  "[,key-secret=ID][,encrypt.key-secret=ID][,...]",
 	  "a disk and the device it is in [if=virtio]\n"
 	  "media=cdrom is an IDE CD-ROM, or, if its volume is called cidata, a read-only virtio "
 	  "disk that every cloud image can read; an explicit if= is obeyed.\n"
@@ -80,6 +84,8 @@ const struct cli_option cli_options[] = {
 	  "rerror is report, stop or ignore; werror can also be enospc, its default: stop when the "
 	  "host's disk is full, report other errors to the guest.\n"
 	  "copy-on-read writes what was read from a backing file into the image.\n"
+	  "key-secret names the -object secret that opens a LUKS image, encrypt.key-secret the one "
+	  "that opens an encrypted qcow2 image.\n"
 	  "bps and iops limit bytes and requests a second, of both directions or of reads (_rd) and "
 	  "writes (_wr); with _max a burst may be that fast for _max_length seconds [1]. A request "
 	  "counts once for each iops_size bytes. Drives of one group share its limits, those given "
