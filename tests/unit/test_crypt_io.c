@@ -10,9 +10,11 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
+#include "block/create.h"
 #include "block/crypt/luks.h"
 #include "config.h"
 #include "tests/lib/block_memdisk.h"
@@ -262,13 +264,74 @@ static void test_ciphertext(void **state)
 	teardown(&b);
 }
 
+static struct block_node *open_as(struct bench *b, bool blockdev, const char *path,
+				  const char *secret, struct error **err)
+{
+	const struct block_names names = {.objects = b->secrets};
+	struct block_node *node;
+	struct opts opts = {0};
+
+	opts_add(&opts, blockdev ? "driver" : "format", "luks");
+	opts_add(&opts, blockdev ? "file.driver" : "file", blockdev ? "file" : path);
+	if (blockdev)
+		opts_add(&opts, "file.filename", path);
+	if (secret)
+		opts_add(&opts, "key-secret", secret);
+	node = blockdev ? block_open_blockdev(b->loop, &opts, &names, err)
+			: block_open_drive(b->loop, "d", &opts, &names, err);
+	opts_free(&opts);
+	return node;
+}
+
+/* As a machine opens its disks. */
+static void test_drive_and_blockdev(void **state)
+{
+	static const char *const wrong[][2] = {
+		{NULL, "key-secret"}, {"nobody", "nobody"}, {"t", "Invalid password"}};
+	char path[] = "/tmp/vmm-luks-XXXXXX";
+	int fd = mkstemp(path);
+	struct opts opts = {0};
+	struct error *err = NULL;
+	struct bench b;
+	struct block_create create = {.size = 1 << 20, .opts = &opts};
+	uint8_t byte = 7;
+
+	assert_true(fd >= 0);
+	close(fd);
+	setup(&b);
+	create.objects = b.secrets;
+	opts_add(&opts, "key-secret", "s");
+	opts_add(&opts, "iter-time", "1");
+	assert_true(block_find_driver("luks")->create(path, &create, NULL));
+	opts_free(&opts);
+	for (int blockdev = 0; blockdev < 2; blockdev++) {
+		struct block_node *node = open_as(&b, blockdev, path, "s", &err);
+
+		if (!node)
+			fail_msg("%s", error_message(err));
+		assert_int_equal(block_length(node), 1 << 20);
+		assert_int_equal(block_pwrite(node, 1000 + blockdev, &byte, 1, 0), 0);
+		assert_int_equal(block_pread(node, 1000, &byte, 1), 0);
+		assert_int_equal(byte, 7);
+		block_unref(node);
+		for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+			assert_null(open_as(&b, blockdev, path, wrong[i][0], &err));
+			assert_non_null(strstr(error_message(err), wrong[i][1]));
+			error_free(err);
+			err = NULL;
+		}
+	}
+	unlink(path);
+	teardown(&b);
+}
+
 int main(void)
 {
 #ifdef CONFIG_NETTLE
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_parts_of_sectors), cmocka_unit_test(test_more_than_buffers),
 		cmocka_unit_test(test_single_bytes),	 cmocka_unit_test(test_failing_disk),
-		cmocka_unit_test(test_ciphertext),
+		cmocka_unit_test(test_ciphertext),	 cmocka_unit_test(test_drive_and_blockdev),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -60,7 +60,7 @@ const struct cli_option cli_options[] = {
 	  CLI_STANDARD, cli_opt_global },
 	{ "object", "TYPE,id=ID[,PROPERTY=VALUE][,...]",
 	  "something devices and disks use: iothread, rng-random, throttle-group, secret; help lists "
-	  "them.\n"
+	  "them\n"
 	  "secret,id=ID,file=NAME[,format=raw|base64][,keyid=ID,iv=TEXT] is a password; data=TEXT "
 	  "in file's place is for tests, as the command line is for all to see",
 	  CLI_STANDARD, cli_opt_object },
