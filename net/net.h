@@ -121,7 +121,6 @@ struct net_vhost {
 	uint32_t poll_us;		 /* KERNEL: poll-us=, how long it polls before sleeping */
 	int vhost_fd[NET_MAX_QUEUES];	 /* KERNEL: open /dev/vhost-net, one a pair */
 	int tap_fd[NET_MAX_QUEUES];	 /* KERNEL: what VHOST_NET_SET_BACKEND takes */
-	struct net_vhost_socket *socket; /* USER: net/vhost_user.h */
 };
 
 struct netdev_ops {
@@ -151,6 +150,9 @@ struct netdev_ops {
 	bool (*hostfwd_remove)(struct netdev *nd, const char *rule, struct error **err);
 	/* `info usernet`; lines; caller frees. */
 	char *(*connections)(struct netdev *nd);
+	/* NET_VHOST_USER: a descriptor of the caller's for the connection to the server, or -1:
+	 * nobody is connected, which the link says, too. Any thread. */
+	int (*vhost_socket)(struct netdev *nd);
 	void (*destroy)(struct netdev *nd);
 };
 

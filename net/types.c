@@ -13,6 +13,7 @@ const struct net_type *const net_types[] = {
 	&net_type_stream,
 	&net_type_dgram,
 	&net_type_socket,
+	&net_type_vhost_user,
 	NULL,
 };
 

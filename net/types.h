@@ -26,7 +26,7 @@ struct net_type {
 };
 
 extern const struct net_type net_type_bridge, net_type_dgram, net_type_socket, net_type_stream,
-	net_type_tap, net_type_user;
+	net_type_tap, net_type_user, net_type_vhost_user;
 
 extern const struct net_type *const net_types[]; /* ends with NULL */
 /* Brings opts into the form that types read (JSON's lists become repeated options) and refuses what

@@ -35,7 +35,11 @@ static bool map(struct q35 *b, uint64_t gpa, uint64_t size, uint8_t *hva, uint32
 
 static bool add_ram(struct q35 *b, uint64_t gpa, uint64_t size, uint8_t *hva, struct error **err)
 {
-	struct mem_region region = {.gpa = gpa, .size = size, .hva = hva, .fd = -1};
+	struct mem_region region = {.gpa = gpa,
+				    .size = size,
+				    .hva = hva,
+				    .fd = b->ram_fd,
+				    .fd_offset = hva - b->ram};
 
 	return !size || guest_mem_add(&b->vm->mem, &region, err);
 }
@@ -86,10 +90,26 @@ static uint8_t *reserve(uint64_t size)
 	return start;
 }
 
+/* Another process is given the descriptor (vhost-user): in the same place, one that it can map. */
+static bool share(struct q35 *b, struct error **err)
+{
+	uint64_t size = b->config.ram_size;
+
+	b->ram_fd = memfd_create("guest-ram", MFD_CLOEXEC);
+	if (b->ram_fd >= 0 && ftruncate(b->ram_fd, size) == 0 &&
+	    mmap(b->ram, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
+		 b->ram_fd, 0) != MAP_FAILED)
+		return true;
+	error_set_errno(err, errno, "-m %lluM: cannot make memory that is shared",
+			(unsigned long long)(size / MiB));
+	return false;
+}
+
 bool q35_memory_init(struct q35 *b, struct error **err)
 {
 	uint64_t size = b->config.ram_size;
 
+	b->ram_fd = -1;
 	split_ram(b);
 	if (!check_size(b, err))
 		return false;
@@ -99,6 +119,8 @@ bool q35_memory_init(struct q35 *b, struct error **err)
 				(unsigned long long)(size / MiB));
 		return false;
 	}
+	if (b->vm->shared_ram && !share(b, err))
+		return false;
 	/* Large pages where kernels live; small guests below stay small. */
 	if (size > 32 * MiB)
 		madvise(b->ram + 16 * MiB, size - 16 * MiB, MADV_HUGEPAGE);
@@ -118,6 +140,8 @@ void q35_memory_destroy(struct q35 *b)
 {
 	if (b->ram)
 		munmap(b->ram, b->config.ram_size);
+	if (b->ram && b->ram_fd >= 0)
+		close(b->ram_fd);
 	if (b->bios)
 		munmap(b->bios, b->bios_size);
 }

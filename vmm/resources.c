@@ -297,6 +297,9 @@ bool resources_open(struct resources *r, const struct vm_config *config, struct 
 			return false;
 		}
 	}
+	for (const struct netdev *nd = r->netdevs.first; nd; nd = nd->next)
+		if (nd->vhost.kind == NET_VHOST_USER)
+			r->vm->shared_ram = true;
 	return true;
 }
 

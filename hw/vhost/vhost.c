@@ -17,6 +17,7 @@ bool vhost_init(struct vhost *v, const struct vhost_protocol *protocol, struct v
 			    .fd = -1,
 			    .first = first,
 			    .count = count,
+			    .enabled = count,
 			    .tap_fd = -1};
 	v->rings = xcalloc(count, sizeof(*v->rings));
 	for (unsigned i = 0; i < count; i++) {
@@ -114,7 +115,7 @@ static int start_ring(struct vhost_ring *ring)
 	    (r = p->set_ring_kick(v, i, virtio_notify_fd(v->vdev, vq->index))) < 0 ||
 	    (r = point_call(ring)) < 0)
 		return r;
-	return p->enable_ring(v, i, true);
+	return i < v->enabled ? p->enable_ring(v, i, true) : 0;
 }
 
 static void stop_ring(struct vhost_ring *ring, bool dead)
@@ -125,7 +126,8 @@ static void stop_ring(struct vhost_ring *ring, bool dead)
 	if (!ring->running)
 		return;
 	if (!dead) {
-		v->protocol->enable_ring(v, i, false);
+		if (i < v->enabled)
+			v->protocol->enable_ring(v, i, false);
 		dead = v->protocol->get_ring_base(v, i, &base) < 0;
 	}
 	evloop_fd_del(v->vdev->loop, &ring->call_ev);
@@ -146,9 +148,25 @@ int vhost_start(struct vhost *v, uint64_t features)
 	r = p->set_features(v, features);
 	if (r == 0)
 		r = p->set_memory(v, guest_mem_get(&v->vdev->vm->mem));
+	if (r == 0 && p->prepare)
+		r = p->prepare(v);
 	if (r == 0)
 		r = vhost_refresh(v);
 	return r;
+}
+
+int vhost_set_enabled(struct vhost *v, unsigned n)
+{
+	unsigned old = v->enabled;
+
+	v->enabled = n;
+	for (unsigned i = MIN(old, n); i < MAX(old, n); i++) {
+		int r = v->rings[i].running ? v->protocol->enable_ring(v, i, i < n) : 0;
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
 }
 
 int vhost_refresh(struct vhost *v)

@@ -46,6 +46,10 @@ struct vhost_protocol {
 	int (*set_owner)(struct vhost *v);
 	int (*set_features)(struct vhost *v, uint64_t features);
 	int (*set_memory)(struct vhost *v, const struct gm_snapshot *mem);
+	/* Before the first ring; NULL: nothing to do. */
+	int (*prepare)(struct vhost *v);
+	/* What a server left unfinished is of no interest any more. May be NULL. */
+	void (*forget)(struct vhost *v);
 	int (*set_ring_size)(struct vhost *v, unsigned ring, unsigned entries);
 	int (*set_ring_base)(struct vhost *v, unsigned ring, unsigned base);
 	int (*set_ring_addresses)(struct vhost *v, const struct vhost_addresses *at);
@@ -73,6 +77,7 @@ struct vhost {
 	struct virtio_device *vdev;
 	int fd;		       /* the kernel's device, borrowed, or the connection */
 	unsigned first, count; /* queues of vdev */
+	unsigned enabled;      /* of them are in use: all, or vhost_set_enabled() */
 	uint64_t able;	       /* features of the server */
 	struct vhost_ring *rings;
 	uint32_t poll_us;	 /* kernel */
@@ -80,7 +85,7 @@ struct vhost {
 	struct vhost_user *user; /* vhost-user */
 };
 
-extern const struct vhost_protocol vhost_kernel;
+extern const struct vhost_protocol vhost_kernel, vhost_user;
 
 /* Rings, without a server yet. False if the host has no file descriptors left. */
 bool vhost_init(struct vhost *v, const struct vhost_protocol *protocol, struct virtio_device *vdev,
@@ -94,7 +99,19 @@ int vhost_start(struct vhost *v, uint64_t features);
 int vhost_refresh(struct vhost *v);
 /* All queues are back, and live; dead: the server is gone, nothing is asked of it. */
 void vhost_stop(struct vhost *v, bool dead);
+/* The first n are in use by the guest: the server spreads packets over these. */
+int vhost_set_enabled(struct vhost *v, unsigned n);
 bool vhost_is_running(const struct vhost *v);
 int vhost_memory_changed(struct vhost *v);
+
+/* ---- vhost-user: instead of vhost_init() and vhost_destroy(), and on the device's loop ---- */
+
+bool vhost_user_init(struct vhost *v, struct virtio_device *vdev, unsigned first, unsigned count,
+		     struct error **err);
+void vhost_user_destroy(struct vhost *v);
+/* fd becomes ours. Asks what the server can; -ENOSPC: not that many queues. */
+int vhost_user_connect(struct vhost *v, int fd);
+/* Stopped, or stopped as dead. */
+void vhost_user_disconnect(struct vhost *v);
 
 #endif

@@ -248,6 +248,7 @@ bool virtio_net_set_pairs(struct virtio_net *net, unsigned pairs)
 	if (net->netdev && !net_set_queues(net->netdev, pairs))
 		return false;
 	net->pairs = pairs;
+	virtio_net_vhost_set_pairs(net);
 	/* Some may have been kicked before. */
 	for (unsigned i = 0; i < 2 * pairs; i++)
 		virtio_again(&net->vdev, &net->vdev.queues[i]);

@@ -211,6 +211,8 @@ bool virtio_net_vhost_realize(struct virtio_net *net, struct error **err);
 void virtio_net_vhost_unrealize(struct virtio_net *net);
 /* Queues are live: lends them if the link is up. */
 void virtio_net_vhost_start(struct virtio_net *net);
+/* net->pairs changed. */
+void virtio_net_vhost_set_pairs(struct virtio_net *net);
 /* They are back. */
 void virtio_net_vhost_stop(struct virtio_net *net);
 

@@ -24,8 +24,16 @@
 	 VIRTIO_F_VERSION_1 | VIRTIO_F_ACCESS_PLATFORM | VIRTIO_NET_F_MRG_RXBUF |                  \
 	 VIRTIO_NET_F_HASH_REPORT | VIRTIO_NET_F_RSS)
 
+/* Another process does all that is about packets. */
+#define USER_FEATURES                                                                              \
+	(KERNEL_FEATURES | VIRTIO_F_ANY_LAYOUT | VIRTIO_NET_F_CSUM | VIRTIO_NET_F_GSO |            \
+	 VIRTIO_NET_F_HOST_TSO4 | VIRTIO_NET_F_HOST_TSO6 | VIRTIO_NET_F_HOST_ECN |                 \
+	 VIRTIO_NET_F_HOST_UFO | VIRTIO_NET_F_HOST_USO | VIRTIO_NET_F_MTU | VIRTIO_NET_F_MQ |      \
+	 VIRTIO_NET_GUEST_OFFLOADS)
+
 struct virtio_net_vhost {
 	struct virtio_net *net;
+	bool user;
 	struct notifier memory_changed;
 	bool failed; /* not tried again before a reset */
 	unsigned count;
@@ -34,15 +42,20 @@ struct virtio_net_vhost {
 
 static uint64_t features_for(const struct virtio_net *net, const struct vhost *v)
 {
-	uint64_t f = net->vdev.guest_features & KERNEL_FEATURES & v->able;
+	uint64_t f;
 
+	/* A server that came back must be able to do what the guest was told. */
+	if (net->vhost->user)
+		return net->vdev.guest_features & USER_FEATURES;
+	f = net->vdev.guest_features & KERNEL_FEATURES & v->able;
 	return net->netdev->vnet_hdr_max ? f : f | VHOST_NET_F_VIRTIO_NET_HDR;
 }
 
 static void give_up(struct virtio_net_vhost *vh, const char *what, int error)
 {
-	log_warn("%s: %s: %s; its queues are served without vhost", vh->net->vdev.label, what,
-		 strerror(-error));
+	log_warn("%s: %s: %s; %s", vh->net->vdev.label, what, strerror(-error),
+		 vh->user ? "packets are lost until it comes back"
+			  : "its queues are served without vhost");
 	virtio_net_vhost_stop(vh->net);
 	vh->failed = true;
 }
@@ -65,9 +78,23 @@ static bool is_running(const struct virtio_net_vhost *vh)
 	return false;
 }
 
+/* A new connection, if there is none yet. */
+static int connect_user(struct virtio_net_vhost *vh)
+{
+	struct netdev *nd = vh->net->netdev;
+	struct vhost *v = &vh->servers[0];
+	int fd;
+
+	if (!vh->user || v->fd >= 0)
+		return 0;
+	fd = nd->ops->vhost_socket(nd);
+	return fd < 0 ? -ENOTCONN : vhost_user_connect(v, fd);
+}
+
 void virtio_net_vhost_start(struct virtio_net *net)
 {
 	struct virtio_net_vhost *vh = net->vhost;
+	int r;
 
 	if (!vh || vh->failed || !net->netdev || !net_link(net->netdev))
 		return;
@@ -76,29 +103,50 @@ void virtio_net_vhost_start(struct virtio_net *net)
 		virtio_net_rx_drain(&net->rx[i]);
 		virtio_net_tx_drain(&net->tx[i]);
 	}
-	for (unsigned i = 0; i < vh->count; i++) {
+	r = connect_user(vh);
+	for (unsigned i = 0; i < vh->count && r == 0; i++) {
 		struct vhost *v = &vh->servers[i];
-		int r = 0;
 
 		if (vhost_is_running(v))
 			r = vhost_refresh(v);
 		else if (has_live_queue(v))
 			r = vhost_start(v, features_for(net, v));
-		if (r < 0) {
-			give_up(vh, "vhost cannot take the queues", r);
-			return;
-		}
 	}
+	if (r < 0)
+		give_up(vh, "vhost cannot take the queues", r);
+}
+
+void virtio_net_vhost_set_pairs(struct virtio_net *net)
+{
+	struct virtio_net_vhost *vh = net->vhost;
+	int r;
+
+	if (!vh || !vh->user)
+		return;
+	r = vhost_set_enabled(&vh->servers[0], 2 * net->pairs);
+	if (r < 0)
+		give_up(vh, "vhost cannot switch queues", r);
 }
 
 void virtio_net_vhost_stop(struct virtio_net *net)
 {
 	struct virtio_net_vhost *vh = net->vhost;
 
-	for (unsigned i = 0; vh && i < vh->count; i++)
-		vhost_stop(&vh->servers[i], false);
-	/* A reset gives it another chance. */
-	if (vh && !net->vdev.active)
+	bool gone = net->netdev && !net->netdev->link_up;
+
+	if (!vh)
+		return;
+	for (unsigned i = 0; i < vh->count; i++)
+		vhost_stop(&vh->servers[i], vh->user && gone);
+	if (vh->user && gone)
+		vhost_user_disconnect(&vh->servers[0]);
+	/* A reset gives it another chance, and so does a server that comes back. */
+	if (!net->vdev.active) {
+		vh->failed = false;
+		if (vh->user)
+			vhost_user.forget(&vh->servers[0]);
+	}
+	if (gone)
 		vh->failed = false;
 }
 
@@ -157,9 +205,63 @@ static bool make_kernel_servers(struct virtio_net_vhost *vh, int *error, struct 
 
 static void destroy(struct virtio_net_vhost *vh)
 {
-	while (vh->count)
-		vhost_destroy(&vh->servers[--vh->count]);
+	while (vh->count) {
+		struct vhost *v = &vh->servers[--vh->count];
+
+		if (vh->user)
+			vhost_user_destroy(v);
+		else
+			vhost_destroy(v);
+	}
 	free(vh);
+}
+
+static bool is_shareable(const struct gm_snapshot *mem)
+{
+	for (size_t i = 0; i < mem->count; i++)
+		if (mem->regions[i].fd < 0)
+			return false;
+	return true;
+}
+
+static bool make_user_server(struct virtio_net_vhost *vh, struct error **err)
+{
+	struct virtio_net *net = vh->net;
+	struct vhost *v = &vh->servers[0];
+	const char *id = net->netdev->id;
+	int r;
+
+	if (!is_shareable(guest_mem_get(&net->vdev.vm->mem))) {
+		error_set(err,
+			  "netdev %s: vhost-user needs guest memory that can be shared with "
+			  "another process, and this guest was started without a vhost-user "
+			  "netdev",
+			  id);
+		return false;
+	}
+	if (!vhost_user_init(v, &net->vdev, 0, 2 * net->pairs_max, err))
+		return false;
+	vh->count = 1;
+	r = connect_user(vh);
+	if (r == -ENOSPC)
+		error_set(err, "netdev %s: the server has fewer than %u queue pairs", id,
+			  net->pairs_max);
+	else if (r < 0)
+		error_set_errno(err, r, "netdev %s: the vhost-user server does not answer", id);
+	if (r < 0)
+		return false;
+	v->enabled = 2;
+	net->vdev.host_features &= v->able | ~USER_FEATURES;
+	/* It sees what was negotiated, and nothing of what is switched later. */
+	net->vdev.host_features &= ~VIRTIO_NET_F_CTRL_GUEST_OFFLOADS;
+	return true;
+}
+
+static void follow(struct virtio_net_vhost *vh)
+{
+	vh->net->vhost = vh;
+	vh->memory_changed.fn = memory_changed;
+	notifier_add(&vh->net->vdev.vm->mem.changed, &vh->memory_changed);
 }
 
 bool virtio_net_vhost_realize(struct virtio_net *net, struct error **err)
@@ -168,10 +270,19 @@ bool virtio_net_vhost_realize(struct virtio_net *net, struct error **err)
 	struct virtio_net_vhost *vh;
 	int error = 0;
 
-	if (!nd || nd->vhost.kind != NET_VHOST_KERNEL)
+	if (!nd || nd->vhost.kind == NET_VHOST_NONE)
 		return true;
 	vh = xcalloc(1, sizeof(*vh));
 	vh->net = net;
+	vh->user = nd->vhost.kind == NET_VHOST_USER;
+	if (vh->user) {
+		if (!make_user_server(vh, err)) {
+			destroy(vh);
+			return false;
+		}
+		follow(vh);
+		return true;
+	}
 	if (!make_kernel_servers(vh, &error, err)) {
 		destroy(vh);
 		return false;
@@ -188,9 +299,7 @@ bool virtio_net_vhost_realize(struct virtio_net *net, struct error **err)
 	}
 	for (unsigned i = 0; i < vh->count; i++)
 		net->vdev.host_features &= vh->servers[i].able | ~KERNEL_FEATURES;
-	net->vhost = vh;
-	vh->memory_changed.fn = memory_changed;
-	notifier_add(&net->vdev.vm->mem.changed, &vh->memory_changed);
+	follow(vh);
 	return true;
 }
 

@@ -203,10 +203,20 @@ static void socket_destroy(struct chardev *c)
 	free(s);
 }
 
+/* The front end has no room for input, ever; the end of the connection is all that is seen. */
+static int socket_socket(struct chardev *c)
+{
+	struct socket_chardev *s = container_of(c, struct socket_chardev, stream.base);
+
+	s->stream.hup_closes = true;
+	return c->open ? s->fd : -1;
+}
+
 static const struct chardev_ops socket_ops = {
 	.write = stream_write,
 	.accept_input = stream_accept_input,
 	.disconnect = socket_disconnect,
+	.socket = socket_socket,
 	.destroy = socket_destroy,
 };
 

@@ -44,6 +44,10 @@ struct chardev_ops {
 	void (*send_break)(struct chardev *c);
 	/* Drops the client that misbehaves, once the loop turns; NULL where there are no clients. */
 	void (*disconnect)(struct chardev *c);
+	/* For front ends that talk to a socket themselves, descriptors and all: the connection's,
+	 * or -1; the chardev's to close, when it tells CLOSED. Nothing is read here from now on.
+	 * NULL: it is no socket. */
+	int (*socket)(struct chardev *c);
 	void (*destroy)(struct chardev *c);
 };
 

@@ -118,6 +118,7 @@ struct vm {
 
 	enum run_state state; /* main thread */
 	bool launched;	      /* it has run: prelaunch comes again when it is reset while stopped */
+	bool shared_ram; /* RAM must be one that other processes can map: boards obey */
 	uint16_t mac_uses[256]; /* net_mac_take(): cards at 52:54:00:12:34:xx */
 	unsigned cpu_count; /* -smp: how many queues a device makes that has one a vCPU; 0: unknown */
 	const struct vm_cpu_ops *cpu_ops;
