@@ -9,27 +9,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
 from vmtest import CACHE, Vm  # noqa: E402
 
 
-# The lab's emulator is not perfect. Tests that passed before its machine died are not run again.
-PASSED = os.environ.get("VMM_LAB_PASSED")
-
-
-def pytest_configure(config):
-    config.addinivalue_line("markers", "whole_image: a cloud image through its own boot loader, "
-                            "many minutes in the lab: tests/lab/check -m whole_image")
-
-
 def pytest_collection_modifyitems(config, items):
-    if PASSED and os.path.exists(PASSED):
-        with open(PASSED) as f:
-            done = set(f.read().split("\n"))
-        config.hook.pytest_deselected(items=[i for i in items if i.nodeid in done])
-        items[:] = [i for i in items if i.nodeid not in done]
-
-
-def pytest_runtest_logreport(report):
-    if PASSED and report.when == "call" and report.passed and "PYTEST_XDIST_WORKER" not in os.environ:
-        with open(PASSED, "a") as f:
-            f.write(report.nodeid + "\n")
+    """Whole images first: what takes longest must not come last."""
+    items.sort(key=lambda item: "test_cloud" not in item.nodeid)
 
 
 @pytest.fixture(scope="session")

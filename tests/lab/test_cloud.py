@@ -11,8 +11,6 @@ import pytest
 
 from vmtest import CACHE, IS_QEMU, Vm, overlay, vmm_img
 
-pytestmark = pytest.mark.whole_image
-
 IMAGE = f"{CACHE}/debian-cloud.qcow2"
 OVMF_CODE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
 OVMF_VARS = "/usr/share/OVMF/OVMF_VARS_4M.fd"
