@@ -1,8 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""vmm-img beside qemu-img: convert and random requests, by turns. `tests/bench/run block`.
+"""vmm-img beside qemu-img, by turns. `tests/bench/run block`.
 
-    tests/bench/block.py [-r RUNS] [-d DIR]... [-s MiB] [convert] [compress] [requests]
+    tests/bench/block.py [-r RUNS] [-d DIR]... [-s MiB] [STEP]...
+
+    convert   raw to qcow2 and back
+    compress  convert -c, and reading what it made
+    requests  4 KiB at depth 64, reads and writes into allocated clusters
+    allocate  64 KiB writes into new clusters, in the directory and with the guest's bytes thrown away
+    check     a full image of 100 GiB
+    idle      opening an image of 1 TiB, and the memory of a process that has it open
 
 For every DIR (default: /dev/shm and /var/tmp): seconds and processor time of each, medians with the
 least and the most, and how many times as fast vmm-img is.
@@ -42,11 +49,13 @@ def line(name, unit, theirs, ours, faster_is_less=True):
           f"{ratio if faster_is_less else 1 / ratio:.2f}", flush=True)
 
 
-def side_by_side(name, runs, args, out=None, rate=None):
+def side_by_side(name, runs, args, out=None, rate=None, before=None):
     """args: for (qemu-img, vmm-img). rate: requests, told as a rate of what the tool says itself."""
     wall, cpu = ([], []), ([], [])
     for run in range(runs + 1):
         for i, tool in enumerate(["qemu-img", VMM_IMG]):
+            if before:
+                before()
             seconds, processor, text = timed([tool, *args[i]], out)
             if rate:
                 seconds = rate / float(re.search(r"in ([\d.]+) seconds", text)[1]) / 1000
@@ -110,6 +119,10 @@ def compress(tmp, runs, size):
                             "qcow2", raw, out], check=True)
             lengths.append(os.path.getsize(out))
         print(f"    the image: {lengths[1] / lengths[0]:.3f} of qemu-img's length")
+        subprocess.run(["qemu-img", "convert", "-c", "-o", f"compression_type={kind}", "-f", "raw", "-O",
+                        "qcow2", raw, f"{tmp}/packed"], check=True)
+        side_by_side(f"compressed qcow2 to raw, {kind}", runs,
+                     [["convert", "-f", "qcow2", "-O", "raw", f"{tmp}/packed", out]] * 2, out)
 
 
 def requests(tmp, runs, size):
@@ -129,19 +142,70 @@ def requests(tmp, runs, size):
                          [[*args, "-t", "none", "-i", "native", image]] * 2, rate=200000)
 
 
+def allocate(tmp, runs, size):
+    image, count = f"{tmp}/a.img", size // 65536
+    bench = ["bench", "-w", "-d", "64", "-s", "65536"]
+
+    def create(*options):
+        if os.path.exists(image):
+            os.unlink(image)
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *options], check=True)
+
+    for what, args in [("as it comes", []), ("best engines", ["-t", "none", "-i", "native"])]:
+        side_by_side(f"64 KiB allocating writes, {what}", runs,
+                     [[*bench, "-c", str(count), "-f", "qcow2", *args, image]] * 2, rate=count,
+                     before=lambda: create(image, str(size)))
+    # A table entry for each request, and a data file that takes everything and keeps nothing.
+    count, null = 500000, f"data-file.driver=null-co,data-file.size={500000 << 16}"
+    for what, aio in [("as it comes", ("threads", "io_uring")), ("io_uring", ("io_uring", "io_uring"))]:
+        side_by_side(f"64 KiB allocating writes, null data, {what}", runs,
+                     [[*bench, "-c", str(count), "--image-opts",
+                       f"driver=qcow2,file.driver=file,file.aio={a},file.filename={image},{null}"] for a in aio],
+                     rate=count, before=lambda: create("-o", f"data_file={tmp}/a.data", image, str(count << 16)))
+
+
+def check(tmp, runs, size):
+    image = f"{tmp}/full"
+    for options, length in [("", "100G"), (",cluster_size=4k", "20G")]:
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", "preallocation=metadata" + options,
+                        image, length], check=True)
+        side_by_side(f"check, {length}, full{options}", runs, [["check", "-q", image]] * 2)
+
+
+def idle(tmp, runs, size):
+    image, anonymous = f"{tmp}/1T", ([], [])
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "1T"], check=True)
+    side_by_side("opening 1 TiB (info), the whole process", runs, [["info", image]] * 2)
+    for _ in range(runs):
+        for i, tool in enumerate([["qemu-io"], [VMM_IMG, "io"]]):
+            p = subprocess.Popen([*tool, image], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            p.stdin.write("length\n")
+            p.stdin.flush()
+            while "1 TiB" not in p.stdout.readline():
+                pass
+            time.sleep(0.2)
+            with open(f"/proc/{p.pid}/smaps_rollup") as f:
+                anonymous[i].append(int(re.search(r"^Anonymous: +(\d+) kB", f.read(), re.M)[1]) / 1000)
+            p.communicate("quit\n")
+    line("anonymous memory, 1 TiB open", "MB", *anonymous)
+
+
+STEPS = {"convert": convert, "compress": compress, "requests": requests, "allocate": allocate, "check": check,
+         "idle": idle}
+
+
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("-r", dest="runs", type=int, default=7)
     p.add_argument("-d", dest="dirs", action="append")
     p.add_argument("-s", dest="size", type=int, default=512)
-    p.add_argument("steps", nargs="*", default=["convert", "compress", "requests"])
+    p.add_argument("steps", nargs="*", default=list(STEPS))
     a = p.parse_args(argv)
     for where in a.dirs or ["/dev/shm", "/var/tmp"]:
         with tempfile.TemporaryDirectory(dir=where) as tmp:
             print(f"\nvmm-img and qemu-img in {where}: medians (least to most), times as fast")
             for step in a.steps:
-                {"convert": convert, "compress": compress, "requests": requests}[step](
-                    tmp, a.runs, a.size * MiB)
+                STEPS[step](tmp, a.runs, a.size * MiB)
 
 
 if __name__ == "__main__":
