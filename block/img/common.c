@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "block/img/img.h"
+#include "block/nbd/uri.h"
 
 int img_fail(struct error *err)
 {
@@ -241,10 +242,38 @@ fail:
 	return false;
 }
 
+/* A server's export cannot be made, only used: large enough, it is a raw image as it is. */
+static bool use_export(const char *filename, const char *format, uint64_t size, struct error **err)
+{
+	struct evloop *loop;
+	struct block_node *node;
+	uint64_t length;
+
+	if (strcmp(format, "raw")) {
+		error_set(err,
+			  "An image of format '%s' cannot be made on an NBD server; -n uses one "
+			  "that is there",
+			  format);
+		return false;
+	}
+	loop = evloop_new(NULL, err);
+	if (!loop)
+		return false;
+	node = block_open_file(loop, filename, format, BLOCK_OPEN_RDWR, NULL, err);
+	length = node ? node->length : 0;
+	block_unref(node);
+	evloop_free(loop);
+	if (node && length < size)
+		error_set(err, "The export has %llu bytes, the image %llu",
+			  (unsigned long long)length, (unsigned long long)size);
+	return node && length >= size;
+}
+
 bool img_create_file(const char *filename, const char *format, const struct block_create *c,
 		     struct error **err)
 {
-	bool ok = block_find_driver(format)->create(filename, c, err);
+	bool ok = nbd_is_filename(filename) ? use_export(filename, format, c->size, err)
+					    : block_find_driver(format)->create(filename, c, err);
 
 	if (!ok)
 		error_prefix(err, "%s: ", filename);

@@ -235,6 +235,36 @@ def test_views(folder, disk):
         assert (folder / "d.raw").read_bytes() == data[:70001] + bytes(70144 - 70001)
 
 
+@needs_nbdinfo
+def test_bitmaps(folder):
+    """What was written since a bitmap was made, told to everybody who asks."""
+    image = folder / "a.qcow2"
+    context = "qemu:dirty-bitmap:b 1"
+    vmm_img("create", "-q", "-f", "qcow2", image, "4M")
+    vmm_img("bitmap", "--add", image, "b 1")
+    assert_quiet(vmm_io(image, ["write -q 1M 64k", "write -q 3M 100k"]))
+    dirty = [[0, 0, MiB], [MiB, 1, 65536], [MiB + 65536, 0, 2 * MiB - 65536], [3 * MiB, 1, 131072],
+             [3 * MiB + 131072, 0, MiB - 131072]]
+    for start in our_server, qemu_server:
+        with start(folder, image, "-f", "qcow2", "-B", "b 1") as s:
+            assert spans(json.loads(run("nbdinfo", "--json", f"--map={context}", s.uri())[1])) == dirty
+            told = json.loads(vmm_img("map", "--output=json", "--image-opts",
+                                      s.options(**{"x-dirty-bitmap": context}))[1])
+            assert [[e["start"], int(not e["data"]), e["length"]] for e in told] == dirty
+            code, _, err = vmm_img("info", "--image-opts", s.options(**{"x-dirty-bitmap": context + "2"}),
+                                   ok=False)
+            assert code == 1 and "not found" in err
+            assert s.end()[0] == 0
+    with our_server(folder, image, "-f", "qcow2", "-B", "b 1") as s:
+        assert_quiet(vmm_io(s.uri(), ["write -q 0 64k"], "-f", "raw"))
+        assert spans(json.loads(run("nbdinfo", "--json", f"--map={context}", s.uri())[1]))[0] == [0, 1, 65536]
+        assert s.end()[0] == 0
+    qemu_img("check", image)
+    for options, why in [(("-B", "none"), "not found"), (("-o", "1M", "-B", "b 1"), "not found")]:
+        code, _, err = vmm_img("nbd", "--fork", "-k", folder / "s", "-f", "qcow2", *options, image, ok=False)
+        assert code == 1 and why in err
+
+
 def test_ends_with_the_last_client(folder, disk):
     pid, path = folder / "pid", folder / "s"
     vmm_img("nbd", "--fork", "--pid-file", pid, "-k", path, "-f", "raw", disk)
@@ -551,6 +581,21 @@ def test_convert_from_and_to(folder, disk, which):
     expect.write_bytes(model.data)
     qemu_img("check", image)
     qemu_img("compare", "-F", "raw", image, expect)
+
+
+def test_convert_makes_nothing_there(folder, disk):
+    """Without -n an export that is large enough takes a raw image; nothing else."""
+    small, large = folder / "small", folder / "large"
+    small.write_bytes(bytes(MiB))
+    large.write_bytes(b"\xff" * (6 * MiB))
+    with our_server(folder, small, "-f", "raw") as s:
+        code, _, err = vmm_img("convert", "-f", "raw", "-O", "raw", disk, s.uri(), ok=False)
+        assert code == 1 and "The export has" in err
+    with our_server(folder, large, "-f", "raw") as s:
+        code, _, err = vmm_img("convert", "-f", "raw", "-O", "qcow2", disk, s.uri(), ok=False)
+        assert code == 1 and "-n" in err
+        vmm_img("convert", "-f", "raw", "-O", "raw", disk, s.uri())
+    assert large.read_bytes()[:5 * MiB] == disk.read_bytes()
 
 
 def test_sparseness_comes_through(folder):
@@ -878,6 +923,15 @@ def test_x509_refusals(folder, disk, certificates):
         assert code == 1 and "No hostname" in err
         vmm_img("info", *x509(certificates, "client"), "--image-opts",
                 s.options(**{"tls-creds": "tls0", "tls-hostname": "localhost"}))
+    # A key in a file that a password protects.
+    shutil.copytree(certificates, folder / "locked")
+    run("certtool", "--to-p8", "--load-privkey", certificates / "server-key.pem", "--password", "sesame",
+        "--outfile", folder / "locked" / "server-key.pem")
+    for password, ok in [("sesame", True), ("wrong", False)]:
+        code, _, err = vmm_img("info", "--object", f"secret,id=s,data={password}", "--object",
+                               f"tls-creds-x509,id=t,dir={folder}/locked,endpoint=server,passwordid=s", disk,
+                               ok=False)
+        assert (code == 0) == ok, err
     with our_server(folder, disk, "-f", "raw", "--object",
                     f"tls-creds-x509,id=tls0,dir={certificates},endpoint=server,verify-peer=off", "--tls-creds",
                     "tls0", port=free_port()) as s:
