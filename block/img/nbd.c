@@ -100,6 +100,23 @@ static struct block_node *open_named(struct img *img, const struct settings *set
 	return node;
 }
 
+/* A temporary image, which takes over what is to be done with writes. Consumes base. */
+static struct block_node *above(const struct block_open *how, struct block_node *base,
+				struct error **err)
+{
+	bool ignore_discard = base->ignore_discard;
+	int zeroes = base->detect_zeroes;
+	struct block_node *node;
+
+	base->detect_zeroes = 0;
+	node = block_overlay(how, base, err);
+	if (node) {
+		node->ignore_discard = ignore_discard;
+		node->detect_zeroes = zeroes;
+	}
+	return node;
+}
+
 static struct block_node *open_image(struct img *img, const struct settings *set, const char *name,
 				     struct error **err)
 {
@@ -116,7 +133,7 @@ static struct block_node *open_image(struct img *img, const struct settings *set
 		flags &= ~BLOCK_OPEN_RDWR;
 	node = open_named(img, set, name, flags, err);
 	if (node && set->temporary)
-		node = block_overlay(&how, node, err);
+		node = above(&how, node, err);
 	if (!node) {
 		error_prefix(err, "Could not open '%s': ", name);
 		return NULL;
