@@ -81,8 +81,11 @@ struct virtio_net_rx {
 	unsigned borrowed;  /* chains in rooms */
 	unsigned extra;	    /* used behind them */
 	unsigned next, end; /* packets that came and could not all be placed yet */
-	size_t want;	    /* bytes of guest memory for a packet, if there are */
-	bool starved;	    /* the back end waits for net_receive_ready() */
+	/* Bytes of guest memory for a packet, if there are: what an ordinary frame takes, or what
+	 * the largest may take while large ones come. */
+	size_t want, want_frame, want_large;
+	unsigned frames; /* in a row */
+	bool starved;	 /* the back end waits for net_receive_ready() */
 };
 
 /* A packet on its way out. */

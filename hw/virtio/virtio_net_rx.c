@@ -20,6 +20,11 @@ enum {
 	ROOM_IOVS = 2 * VIRTIO_NET_PACKET_IOVS,
 	TAGGED_HEADER = 14 + 4,
 	PLAIN_MTU = 1500,
+	/* Rooms for large packets are costly to make: after so many frames they are made for frames
+	 * again. */
+	FRAMES_IN_A_ROW = 256,
+	/* Rooms that large packets, which must be copied then, may surprise. */
+	SURPRISES_MAX = 16,
 	NUM_BUFFERS_AT = offsetof(struct virtio_net_hdr, num_buffers),
 };
 
@@ -66,8 +71,10 @@ void virtio_net_rx_start(struct virtio_net_rx *rx)
 	const struct virtio_net *net = rx->net;
 	uint64_t large = net->offloads & ~(VIRTIO_NET_F_GUEST_CSUM | VIRTIO_NET_F_GUEST_ECN);
 
-	rx->want = net->guest_hdr + TAGGED_HEADER +
-		   (large ? 65535u : MAX(net->host_mtu, (unsigned)PLAIN_MTU));
+	rx->want_frame = net->guest_hdr + TAGGED_HEADER + MAX(net->host_mtu, (unsigned)PLAIN_MTU);
+	rx->want_large = large ? net->guest_hdr + TAGGED_HEADER + 65535u : rx->want_frame;
+	rx->want = rx->want_frame;
+	rx->frames = 0;
 }
 
 static bool is_held(const struct virtio_net_rx *rx)
@@ -258,6 +265,8 @@ unsigned virtio_net_rx_buffers(void *opaque, unsigned queue, struct net_packet *
 	struct virtio_net *net = opaque;
 	struct virtio_net_rx *rx = &net->rx[queue];
 
+	if (rx->want < rx->want_large)
+		n = MIN(n, (unsigned)SURPRISES_MAX);
 	while (is_open(rx)) {
 		unsigned iovs_used = 0;
 
@@ -414,7 +423,7 @@ static bool place_long(struct virtio_net_rx *rx, const struct virtio_net_room *r
 			return true;
 		return rx->vq->in_flight >= rx->vq->size || !has_space(rx);
 	}
-	rx->want = MAX(rx->want, MIN(total, (size_t)NET_PACKET_MAX));
+	rx->want = MAX(MAX(rx->want, rx->want_large), MIN(total, (size_t)NET_PACKET_MAX));
 	fill(rx, at, 0, &room->iov[room->iovcnt - 1], 1, rest);
 	complete_header(rx, &chain_at(rx, room->chain)->chain, rx->net->host_hdr, room->chains + n,
 			v);
@@ -430,6 +439,10 @@ static bool place(struct virtio_net_rx *rx, const struct virtio_net_room *room,
 {
 	size_t total = room->len - rx->net->host_hdr + rx->net->guest_hdr;
 
+	if (total > rx->want_frame)
+		rx->frames = 0;
+	else if (++rx->frames >= FRAMES_IN_A_ROW)
+		rx->want = rx->want_frame;
 	if (total > room->bytes)
 		return place_long(rx, room, total, v);
 	complete_header(rx, &chain_at(rx, room->chain)->chain, rx->net->host_hdr,

@@ -531,6 +531,41 @@ static void packets_fill_several_buffers(void **state)
 	}
 }
 
+/* Bytes of guest memory in the next room. */
+static size_t next_room(struct vnet *v, unsigned n, unsigned *rooms)
+{
+	struct net_packet pkts[NET_BATCH];
+
+	*rooms = net_receive_buffers(&v->net.nd.queue[0], pkts, n);
+	return *rooms ? pkts[0].len - NET_PACKET_MAX : 0;
+}
+
+static void rooms_follow_what_comes(void **state)
+{
+	struct vnet *v = *state;
+	unsigned rooms;
+
+	start(v, NULL, ALL);
+	vnet_post(v, 0, 256, 1600);
+	assert_int_equal(next_room(v, 64, &rooms), 1600);
+	assert_int_equal(rooms, 16);
+	check_receives(v, 0, 60, 1);
+	check_receives(v, 0, 9000, 1);
+	/* From now on the large ones are read where they belong. */
+	assert_true(next_room(v, 64, &rooms) >= 65535);
+	assert_true(rooms <= 6);
+	check_receives(v, 0, 65000, 1);
+	for (unsigned i = 0; i < 3; i++) {
+		for (unsigned j = 0; j < 190; j++)
+			check_receives(v, 0, 1514, j);
+		while (v->rx[0]->avail_idx != v->rx[0]->used_idx)
+			check_receives(v, 0, 60, 2);
+		vnet_post(v, 0, 256, 1600);
+	}
+	assert_int_equal(next_room(v, 64, &rooms), 1600);
+	check_receives(v, 0, 60000, 1);
+}
+
 static void large_packets_wait_for_buffers(void **state)
 {
 	struct vnet *v = *state;
@@ -1011,6 +1046,7 @@ int main(void)
 		TEST(malformed_packets_are_dropped),
 		TEST(a_driver_without_headers_needs_a_reset),
 		TEST(packets_fill_several_buffers),
+		TEST(rooms_follow_what_comes),
 		TEST(large_packets_wait_for_buffers),
 		TEST(a_packet_that_no_ring_can_hold_is_lost),
 		PLAIN(jumbo_frames_without_large_segments),
