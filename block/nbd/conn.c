@@ -148,7 +148,8 @@ static void pieces_sent(struct nbd_conn *c, size_t n)
 		p->head_sent += head;
 		n -= head;
 		data = MIN(n, p->data_len);
-		p->data += data;
+		if (data)
+			p->data += data;
 		p->data_len -= data;
 		n -= data;
 		if (p->head_sent < p->head_len || p->data_len)
