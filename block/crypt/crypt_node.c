@@ -16,6 +16,11 @@ static void crypt_submit(struct block_node *node, struct block_req *req)
 	crypt_io_submit(node->opaque, req);
 }
 
+static int crypt_preallocate(struct block_node *node, uint64_t from, enum block_prealloc mode)
+{
+	return block_preallocate(node->file, from, mode);
+}
+
 static const struct block_driver block_crypt = {
 	.name = "crypt",
 	.node_size = sizeof(struct crypt_io),
@@ -24,6 +29,7 @@ static const struct block_driver block_crypt = {
 	.close = crypt_close,
 	.submit = crypt_submit,
 	.truncate = block_filter_truncate,
+	.preallocate = crypt_preallocate,
 };
 
 struct block_node *crypt_node_above(struct block_node *file, struct crypt *crypt, bool other_iv)

@@ -115,6 +115,16 @@ static int luks_truncate(struct block_node *node, uint64_t bytes, struct error *
 	return ret;
 }
 
+/* Room alone: what is read there is noise until it is written. */
+static int luks_preallocate(struct block_node *node, uint64_t from, enum block_prealloc mode)
+{
+	struct luks_node *s = node->opaque;
+
+	return mode == PREALLOC_METADATA
+		       ? -ENOTSUP
+		       : block_preallocate(node->file, from + s->luks.payload, mode);
+}
+
 static void info(struct block_node *node, struct block_info *out)
 {
 	const struct luks_node *s = node->opaque;
@@ -195,6 +205,7 @@ const struct block_driver block_luks = {
 	.close = luks_close,
 	.submit = luks_submit,
 	.truncate = luks_truncate,
+	.preallocate = luks_preallocate,
 	.amend = amend,
 	.info = info,
 	.create = create,

@@ -79,6 +79,7 @@ VARIANTS = [
     ("qcow2", "compat=0.10"),
     ("qcow2", "preallocation=metadata"),
     ("qcow2", "data_file=@/data.raw"),
+    ("qcow2", "data_file=@/data.raw,preallocation=full"),
     ("qcow2", "lazy_refcounts=on"),
 ]
 
@@ -343,7 +344,9 @@ def test_snapshots_and_resize(tmp_path):
     theirs("resize", "-q", "--shrink", "--image-opts", opts(image, "qcow2"), "1M")
     both_read(image, "qcow2", Model(1 << 20, 0, was[:1 << 20]), tmp_path)
     make(ours, image, "luks", 1 << 20)
-    ours("resize", "-q", "--image-opts", opts(image, "luks"), "2M")
+    our_io(image, "luks", ["write -q -P 4 0 1M"])
+    ours("resize", "-q", "--preallocation", "falloc", "--image-opts", opts(image, "luks"), "2M")
+    assert_quiet(our_io(image, "luks", ["read -q -P 4 0 1M", "write -q -P 5 1M 1M"]))
     assert json.loads(qemu_img("info", "--output=json", image)[1])["virtual-size"] == 2 << 20
 
 
