@@ -77,6 +77,7 @@ bool net_attach(struct netdev *nd, const struct net_peer *peer, struct evloop *c
 		struct attaching a = {&nd->queue[i], err, false};
 
 		nd->queue[i].loop = loops[i];
+		nd->queue[i].told = false;
 		evloop_call(loops[i], attach_queue, &a);
 		if (!a.done) {
 			nd->queue[i].loop = NULL;
@@ -109,13 +110,29 @@ static void tell_filters(struct netdev *nd, bool to_guest, const struct net_pack
 				f->packet(f, to_guest, &pkts[i], nd->vnet_hdr);
 }
 
+/* One at a time, so that filters see a packet before what answers it. What the back end does not
+ * take yet, they have seen when it comes again. */
+static unsigned send_filtered(struct net_queue *q, const struct net_packet *pkts, unsigned n)
+{
+	struct netdev *nd = q->netdev;
+	unsigned taken = 0;
+
+	for (; taken < n; taken++) {
+		if (!q->told)
+			tell_filters(nd, false, &pkts[taken], 1);
+		q->told = !nd->ops->send(q, &pkts[taken], 1);
+		if (q->told)
+			break;
+	}
+	return taken;
+}
+
 unsigned net_send(struct netdev *nd, unsigned queue, const struct net_packet *pkts, unsigned n)
 {
-	unsigned taken = net_link(nd) ? nd->ops->send(&nd->queue[queue], pkts, n) : n;
-
-	if (nd->filters)
-		tell_filters(nd, false, pkts, taken);
-	return taken;
+	if (!net_link(nd))
+		return n;
+	return nd->filters ? send_filtered(&nd->queue[queue], pkts, n)
+			   : nd->ops->send(&nd->queue[queue], pkts, n);
 }
 
 void net_receive_ready(struct netdev *nd, unsigned queue)

@@ -83,6 +83,7 @@ struct net_queue {
 	struct netdev *netdev;
 	unsigned index;
 	struct evloop *loop; /* NULL while nobody is attached */
+	bool told;	     /* filters have seen the packet that is sent next */
 };
 
 /* The front end. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "hw/virtio/rng_backend.h"
+#include "net/dump.h"
 #include "vmm/core/log.h"
 #include "vmm/core/util.h"
 
@@ -189,6 +190,52 @@ static bool add_throttle_group(struct resources *r, struct opts *opts, const cha
 	       opts_check_used(opts, NULL, 0, err);
 }
 
+/* Filters come after the back ends that they look at. */
+static bool is_filter(const struct opts *opts)
+{
+	return !strcmp(opts_peek(opts, "qom-type"), "filter-dump");
+}
+
+static bool add_dump(struct resources *r, struct opts *opts, struct error **err)
+{
+	static const char *const known[] = {"qom-type", "id",	   "netdev",
+					    "file",	"maxlen", "queue"};
+	const char *name = opts_get(opts, "netdev");
+	struct netdev *nd;
+	struct named_dump *d;
+
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+		opts_get(opts, known[i]);
+	/* Before the file is emptied for a misspelt option's sake. */
+	if (!opts_check_used(opts, known, ARRAY_SIZE(known), err))
+		return false;
+	nd = name ? netdevs_find(&r->netdevs, name) : NULL;
+	if (!name)
+		error_set(err, "Parameter 'netdev' is missing");
+	else if (!nd)
+		error_set(err, "there is no netdev '%s'", name);
+	if (!nd)
+		return false;
+	d = xcalloc(1, sizeof(*d));
+	d->dump = net_dump_new(nd, opts, err);
+	d->next = r->dumps;
+	r->dumps = d;
+	return d->dump != NULL;
+}
+
+static bool add_filters(struct resources *r, const struct vm_config *config, struct error **err)
+{
+	for (size_t i = 0; i < config->objects.count; i++) {
+		struct config_item *item = &config->objects.items[i];
+
+		if (is_filter(&item->opts) && !add_dump(r, &item->opts, err)) {
+			error_prefix(err, "%s: ", item->from);
+			return false;
+		}
+	}
+	return true;
+}
+
 static bool add_object(struct resources *r, struct opts *opts, struct error **err)
 {
 	static const char *const types[] = { "iothread", "rng-random", "rng-builtin",
@@ -270,7 +317,7 @@ bool resources_open(struct resources *r, const struct vm_config *config, struct 
 	for (size_t i = 0; i < config->objects.count; i++) {
 		struct config_item *item = &config->objects.items[i];
 
-		if (!add_object(r, &item->opts, err)) {
+		if (!is_filter(&item->opts) && !add_object(r, &item->opts, err)) {
 			error_prefix(err, "%s: ", item->from);
 			return false;
 		}
@@ -300,7 +347,7 @@ bool resources_open(struct resources *r, const struct vm_config *config, struct 
 	for (const struct netdev *nd = r->netdevs.first; nd; nd = nd->next)
 		if (nd->vhost.kind == NET_VHOST_USER)
 			r->vm->shared_ram = true;
-	return true;
+	return add_filters(r, config, err);
 }
 
 void resources_check_use(const struct resources *r)
@@ -312,6 +359,13 @@ void resources_check_use(const struct resources *r)
 
 void resources_close(struct resources *r)
 {
+	while (r->dumps) {
+		struct named_dump *d = r->dumps;
+
+		r->dumps = d->next;
+		net_dump_free(d->dump);
+		free(d);
+	}
 	netdevs_destroy(&r->netdevs);
 	while (r->drives) {
 		struct drive *d = r->drives;

@@ -33,6 +33,11 @@ struct named_rng {
 	struct named_rng *next;
 };
 
+struct named_dump {
+	struct net_dump *dump;
+	struct named_dump *next;
+};
+
 struct resources {
 	struct vm *vm;
 	struct chardevs *chardevs;
@@ -41,13 +46,14 @@ struct resources {
 	struct named_thread *threads;
 	struct named_rng *rngs;
 	struct netdevs netdevs;
+	struct named_dump *dumps;
 	struct throttle_groups *throttles;
 	struct objects *objects;
 };
 
 /* Sets vm->resolver. chardevs is borrowed. */
 void resources_init(struct resources *r, struct vm *vm, struct chardevs *chardevs);
-/* -object, -blockdev, -drive, -netdev, in this order. */
+/* -object, -blockdev, -drive, -netdev, -object filter-dump, in this order. */
 bool resources_open(struct resources *r, const struct vm_config *config, struct error **err);
 /* Devices are there: warns of each -netdev that none of them uses. */
 void resources_check_use(const struct resources *r);

@@ -119,6 +119,9 @@ def test_on_the_command_line(args, said):
     ("-netdev user,id=a,hostfwd=tcp::1", "-netdev user,id=a,hostfwd=tcp::1: Invalid host forwarding"),
     ("-netdev user,id=a,guestfwd=tcp:10.0.2.100:7-chardev:no", "there is no chardev 'no'"),
     ("-netdev user,id=a,host=1.1.1.1", "host is not in the network"),
+    ("-object filter-dump,id=f,file=/tmp/x,netdev=no", "there is no netdev 'no'"),
+    ("-netdev user,id=a -object filter-dump,id=f,netdev=a,file=/nonexistent/x", "cannot write"),
+    ("-netdev user,id=a -object filter-dump,id=f,netdev=a,fiel=x", "did you mean 'file'?"),
     ("-cpu haswall", "haswall"),
     ("-cpu host,+avxx", "did you mean 'avx'?"),
 ])

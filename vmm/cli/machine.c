@@ -551,7 +551,7 @@ static const struct {
 	{"secret", true},
 	{"tls-creds-x509", true},
 	{"tls-creds-psk", true},
-	{"filter-dump", false},
+	{"filter-dump", true},
 };
 
 static bool check_object_type(const char *type, struct error **err)

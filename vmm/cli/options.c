@@ -62,7 +62,9 @@ const struct cli_option cli_options[] = {
 	  "something devices and disks use: iothread, rng-random, throttle-group, secret; help lists "
 	  "them\n"
 	  "secret,id=ID,file=NAME[,format=raw|base64][,keyid=ID,iv=TEXT] is a password; data=TEXT "
-	  "in file's place is for tests, as the command line is for all to see",
+	  "in file's place is for tests, as the command line is for all to see.\n"
+	  "filter-dump,id=ID,netdev=ID,file=FILE[,maxlen=BYTES][,queue=all|rx|tx]: a back end's "
+	  "packets as a pcap file; rx are those that the guest sent.",
 	  CLI_STANDARD, cli_opt_object },
 	{ "nodefaults", NULL, "nothing but what the command line names", CLI_STANDARD,
 	  cli_opt_nodefaults },
