@@ -56,8 +56,8 @@ static int clip(struct iovec *out, int room, const struct net_packet *pkt, size_
 	return n;
 }
 
-static void flatten(struct net_dump *d, struct iovec *out, const struct net_packet *pkt, size_t skip,
-		    size_t max)
+static void flatten(struct net_dump *d, struct iovec *out, const struct net_packet *pkt,
+		    size_t skip, size_t max)
 {
 	size_t at = 0;
 

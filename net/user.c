@@ -37,14 +37,18 @@ static bool have_room(struct user *u)
 	return u->batch_count > 0;
 }
 
-static void put(struct user *u, const void *frame, size_t len)
+static void put(struct user *u, const uint8_t *frame, size_t len, uint16_t segment)
 {
-	const struct iovec iov = {(void *)frame, len};
+	unsigned hdr = u->nd.vnet_hdr;
+	uint8_t header[12];
+	const struct iovec iov[2] = {{header, hdr}, {(void *)frame, len}};
 
-	net_fill(&u->batch[u->batch_used++], &iov, 1);
+	if (hdr)
+		user_make_header(u, header, len, segment);
+	net_fill(&u->batch[u->batch_used++], hdr ? iov : iov + 1, hdr ? 2 : 1);
 }
 
-static void keep(struct user *u, const void *frame, size_t len)
+static void keep(struct user *u, const uint8_t *frame, size_t len, uint16_t segment)
 {
 	struct user_pending *p;
 
@@ -54,6 +58,7 @@ static void keep(struct user *u, const void *frame, size_t len)
 	if (!p)
 		return;
 	p->len = len;
+	p->segment = segment;
 	memcpy(p->data, frame, len);
 	u->pending[(u->pending_first + u->pending_count++) % USER_PENDING_MAX] = p;
 }
@@ -73,18 +78,25 @@ static void forget_pending(struct user *u)
 		free(take_pending(u));
 }
 
+void user_deliver(struct user *u, const uint8_t *frame, size_t len, uint16_t segment)
+{
+	if (!u->pending_count && have_room(u))
+		put(u, frame, len, segment);
+	else
+		keep(u, frame, len, segment);
+}
+
 void user_to_guest(struct user *u, const void *frame, size_t len)
 {
 	if (!u->loop || !net_link(&u->nd))
 		return;
-	if (!u->pending_count && have_room(u))
-		put(u, frame, len);
-	else
-		keep(u, frame, len);
+	if (!(u->offloads & NET_OFFLOAD_TSO4) || !user_hold(u, frame, len))
+		user_deliver(u, frame, len, 0);
 }
 
 void user_flush(struct user *u)
 {
+	user_release(u);
 	give_batch(u);
 }
 
@@ -95,15 +107,18 @@ static void receive_ready(struct net_queue *q)
 	while (u->pending_count && have_room(u)) {
 		struct user_pending *p = take_pending(u);
 
-		put(u, p->data, p->len);
+		/* A guest that was reset meanwhile may take no large segments any more. */
+		if (!p->segment || u->offloads & NET_OFFLOAD_TSO4)
+			put(u, p->data, p->len, p->segment);
 		free(p);
 	}
-	user_flush(u);
+	give_batch(u);
 }
 
 /* Packets from the guest. libslirp copies a packet before it reads more of it than its type, but
- * those of few bytes (ARP) it reads where they lie: they are copied here, as are those in pieces. */
-static const uint8_t *gather(struct user *u, const struct net_packet *pkt)
+ * those of few bytes (ARP) it reads where they lie: they are copied here, as are those in pieces.
+ */
+static void gather(struct user *u, const struct net_packet *pkt)
 {
 	size_t at = 0;
 
@@ -113,7 +128,21 @@ static const uint8_t *gather(struct user *u, const struct net_packet *pkt)
 		memcpy(u->frame + at, pkt->iov[i].iov_base, n);
 		at += n;
 	}
-	return u->frame;
+}
+
+static void send_packet(struct user *u, const struct net_packet *pkt)
+{
+	unsigned hdr = u->nd.vnet_hdr;
+	uint8_t *frame = u->frame + hdr;
+	size_t len = pkt->len - hdr;
+
+	if (pkt->len > USER_FRAME_MAX || pkt->len < hdr)
+		return;
+	gather(u, pkt);
+	if (hdr && !user_finish_frame(u->frame, frame, len))
+		return;
+	if (!user_forward_blocked(u, frame, len))
+		slirp_input(u->slirp, frame, len);
 }
 
 static unsigned send_packets(struct net_queue *q, const struct net_packet *pkts, unsigned n)
@@ -121,15 +150,8 @@ static unsigned send_packets(struct net_queue *q, const struct net_packet *pkts,
 	struct user *u = user_of(q->netdev);
 
 	user_tick(u);
-	for (unsigned i = 0; i < n; i++) {
-		const uint8_t *frame;
-
-		if (pkts[i].len > USER_FRAME_MAX)
-			continue;
-		frame = gather(u, &pkts[i]);
-		if (!user_forward_blocked(u, frame, pkts[i].len))
-			slirp_input(u->slirp, frame, pkts[i].len);
-	}
+	for (unsigned i = 0; i < n; i++)
+		send_packet(u, &pkts[i]);
 	/* What waited for the guest's answer to ARP can go now. */
 	slirp_pollfds_poll(u->slirp, 1, NULL, NULL);
 	user_flush(u);
@@ -155,8 +177,20 @@ static void detach(struct net_queue *q)
 	struct user *u = user_of(q->netdev);
 
 	u->batch_used = u->batch_count = 0;
+	u->held_len = 0;
 	forget_pending(u);
 	user_loop_detach(u);
+}
+
+static bool set_offloads(struct netdev *nd, unsigned offloads)
+{
+	struct user *u = user_of(nd);
+
+	if (offloads & ~nd->offloads_able)
+		return false;
+	user_flush(u);
+	u->offloads = offloads;
+	return true;
 }
 
 static char *info(struct netdev *nd)
@@ -208,6 +242,7 @@ static void destroy(struct netdev *nd)
 	user_loop_destroy(u);
 	forget_pending(u);
 	free(u->frame);
+	free(u->held);
 	netdev_destroy(nd);
 	free(u);
 }
@@ -218,6 +253,7 @@ static const struct netdev_ops user_ops = {
 	.receive_ready = receive_ready,
 	.attach = attach,
 	.detach = detach,
+	.set_offloads = set_offloads,
 	.info = info,
 	.hostfwd_add = user_hostfwd_add,
 	.hostfwd_remove = user_hostfwd_remove,
@@ -255,7 +291,10 @@ static struct netdev *create(const struct net_context *context, const char *id, 
 	u->context = context;
 	u->net = config.slirp.vnetwork;
 	u->restricted = config.slirp.restricted;
+	u->nd.vnet_hdr_max = 12;
+	u->nd.offloads_able = NET_OFFLOAD_CSUM | NET_OFFLOAD_TSO4;
 	u->frame = xmalloc(USER_FRAME_MAX);
+	u->held = xmalloc(USER_FRAME_MAX);
 	u->slirp = slirp_new(&config.slirp, &user_callbacks, u);
 	user_config_free(&config);
 	if (!u->slirp)
@@ -299,7 +338,8 @@ static const struct net_option options[] = {
 	 "[tcp|udp]:[HOSTADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT | unix:PATH-[GUESTADDR]:GUESTPORT",
 	 "connections to the host's port (or socket file) go to the guest's", .repeats = true},
 	{"guestfwd", "[tcp]:SERVER:PORT-CHARDEV | [tcp]:SERVER:PORT-cmd:COMMAND",
-	 "the guest's connections to that address of its network go to a chardev (chardev:ID, or on "
+	 "the guest's connections to that address of its network go to a chardev (chardev:ID, or "
+	 "on "
 	 "the command line anything that -serial takes), or each to a new command",
 	 .repeats = true},
 	{NULL},

@@ -27,7 +27,8 @@ struct user_config {
 	const char **dnssearch; /* owned, ends with NULL */
 };
 
-/* A descriptor that libslirp waits for. Allocated once for each number, so that its address lasts. */
+/* A descriptor that libslirp waits for. Allocated once for each number, so that its address lasts.
+ */
 struct user_fd {
 	struct ev_fd ev;
 	uint32_t revents; /* since libslirp was last told */
@@ -49,6 +50,7 @@ struct user_timer {
 
 struct user_pending {
 	size_t len;
+	uint16_t segment;
 	uint8_t data[];
 };
 
@@ -88,9 +90,9 @@ struct user {
 	int *watched; /* numbers of those that are registered with the loop */
 	int watched_count, watched_room;
 	unsigned generation;
-	bool due;      /* descriptors are ready, or time has come: libslirp's turn */
-	bool changed;  /* what libslirp waits for may have */
-	bool can_take; /* a guestfwd may take more */
+	bool due;	/* descriptors are ready, or time has come: libslirp's turn */
+	bool changed;	/* what libslirp waits for may have */
+	bool can_take;	/* a guestfwd may take more */
 	int64_t now_ms; /* that libslirp was last told */
 
 	/* Room in the guest, filled from the front while libslirp works. */
@@ -99,6 +101,14 @@ struct user {
 	struct user_pending *pending[USER_PENDING_MAX]; /* a ring */
 	unsigned pending_first, pending_count;
 	uint8_t *frame; /* a packet of several pieces, laid together */
+
+	/* Segments of one connection that are being joined; held_len 0: none. */
+	unsigned offloads; /* NET_OFFLOAD_* that the guest takes */
+	uint8_t *held;
+	size_t held_len;
+	unsigned held_count;
+	uint16_t held_segment; /* bytes of data in each but the last */
+	bool held_closed;      /* that one is there */
 
 	struct user_forward *forwards;
 	struct user_path *paths;
@@ -127,6 +137,18 @@ void user_call(struct user *u, void (*fn)(void *opaque), void *opaque);
 /* user.c: packets for the guest. */
 void user_to_guest(struct user *u, const void *frame, size_t len);
 void user_flush(struct user *u);
+
+/* A frame, or segments of so many bytes of data as one. */
+void user_deliver(struct user *u, const uint8_t *frame, size_t len, uint16_t segment);
+
+/* user_offload.c: what struct virtio_net_hdr asks for is done in the frame; false: it is nonsense.
+ */
+bool user_finish_frame(const uint8_t *hdr, uint8_t *frame, size_t len);
+void user_make_header(const struct user *u, uint8_t hdr[12], size_t len, uint16_t segment);
+/* Keeps a frame that may be joined with what follows; false: it may not, and what was kept is
+ * delivered. */
+bool user_hold(struct user *u, const uint8_t *frame, size_t len);
+void user_release(struct user *u);
 
 /* user_forward.c */
 struct user_rule {

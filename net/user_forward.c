@@ -331,8 +331,8 @@ static bool add_guestfwd(struct user *u, char *text, struct error **err)
 		wrong = parse_end(end + 1, 1, &server);
 	}
 	if (!wrong && !strncmp(dash, "cmd:", 4)) {
-		if (slirp_add_exec(u->slirp, dash + 4, &server.sin_addr,
-				   ntohs(server.sin_port)) >= 0)
+		if (slirp_add_exec(u->slirp, dash + 4, &server.sin_addr, ntohs(server.sin_port)) >=
+		    0)
 			return true;
 		wrong = "the address is not in the network, or taken";
 	}

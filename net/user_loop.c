@@ -3,8 +3,8 @@
  * libslirp on our event loop; see user.h.
  *
  * libslirp knows poll(2): before sleeping it names all it waits for, afterwards it asks what came.
- * Here it is asked only if something happened to it since (a packet, an event, a timer), and what it
- * names is compared with what the loop watches already, so that a turn in which nothing changes
+ * Here it is asked only if something happened to it since (a packet, an event, a timer), and what
+ * it names is compared with what the loop watches already, so that a turn in which nothing changes
  * costs no system call. What came is collected from the loop's callbacks and told at once, at the
  * turn's end.
  */
@@ -144,8 +144,7 @@ static void ask(struct user *u)
 	slirp_pollfds_fill(u->slirp, &timeout, add_poll, u);
 	drop_unwanted(u);
 	if (timeout < IDLE_MS)
-		evloop_timer_arm(u->loop, &u->timer,
-				 evloop_now(u->loop) + timeout * NSEC_PER_MSEC);
+		evloop_timer_arm(u->loop, &u->timer, evloop_now(u->loop) + timeout * NSEC_PER_MSEC);
 	else
 		evloop_timer_cancel(u->loop, &u->timer);
 }

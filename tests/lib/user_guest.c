@@ -39,7 +39,10 @@ static void received(void *opaque, unsigned queue, const struct net_packet *pkts
 		f->len = len - g->hdr;
 		f->data = xmalloc(f->len);
 		memcpy(f->data, g->room[i] + g->hdr, f->len);
-		g->largest = MAX(g->largest, f->len);
+		if (f->len > g->largest) {
+			g->largest = f->len;
+			memcpy(g->largest_hdr, g->last_hdr, sizeof(g->last_hdr));
+		}
 		g->in_count++;
 	}
 	g->rooms -= n;
@@ -88,14 +91,14 @@ void guest_destroy(struct guest *g)
 
 void guest_send(struct guest *g, const void *frame, size_t len)
 {
-	uint8_t hdr[12] = {0};
+	uint8_t *hdr = g->send_hdr;
 	size_t head = MIN(len, 20);
-	struct iovec iov[3] = {{hdr, g->hdr},
-			       {(void *)frame, head},
-			       {(uint8_t *)frame + head, len - head}};
+	struct iovec iov[3] = {
+		{hdr, g->hdr}, {(void *)frame, head}, {(uint8_t *)frame + head, len - head}};
 	struct net_packet pkt = {g->hdr ? iov : iov + 1, g->hdr ? 3 : 2, len + g->hdr};
 
 	net_send(g->nd, 0, &pkt, 1);
+	memset(g->send_hdr, 0, sizeof(g->send_hdr));
 }
 
 uint16_t guest_checksum(const void *data, size_t len, uint32_t sum)
@@ -175,8 +178,21 @@ static void send_tcp(struct guest_tcp *t, uint8_t flags, const void *data, size_
 	}
 	if (len)
 		memcpy(s + TCP + options, data, len);
-	store_be16(s + 16,
-		   guest_checksum(s, total, pseudo(t->guest->ip, t->peer_ip, 6, total)));
+	if (t->guest->large) {
+		uint8_t *h = t->guest->send_hdr;
+
+		store_be16(s + 16,
+			   ~guest_checksum(NULL, 0, pseudo(t->guest->ip, t->peer_ip, 6, total)));
+		h[0] = 1;
+		h[1] = len > MSS;
+		store_le16(h + 2, ETH + IP + TCP);
+		store_le16(h + 4, len > MSS ? MSS : 0);
+		store_le16(h + 6, ETH + IP);
+		store_le16(h + 8, 16);
+	} else {
+		store_be16(s + 16,
+			   guest_checksum(s, total, pseudo(t->guest->ip, t->peer_ip, 6, total)));
+	}
 	guest_send_ip(t->guest, t->peer_ip, 6, s, total);
 	free(s);
 	t->snd_nxt += len + !!(flags & (SYN | FIN));
@@ -190,8 +206,7 @@ static bool tcp_receive(struct guest *g, const uint8_t *f, size_t len)
 	uint32_t seq, ack;
 
 	for (t = g->tcps; t; t = t->next)
-		if (t->port == load_be16(s + 2) &&
-		    (t->listening || t->peer_port == load_be16(s)))
+		if (t->port == load_be16(s + 2) && (t->listening || t->peer_port == load_be16(s)))
 			break;
 	if (!t)
 		return false;
@@ -385,7 +400,7 @@ size_t guest_write(struct guest_tcp *t, const void *data, size_t len)
 			size_t left = len - (t->snd_nxt - start);
 
 			send_tcp(t, ACK | PSH, (const uint8_t *)data + (t->snd_nxt - start),
-				 MIN(MIN(room, left), MSS));
+				 MIN(MIN(room, left), t->guest->large ? 20 * MSS : MSS));
 		}
 		guest_turn(t->guest, 2);
 		if (t->snd_una != before)

@@ -20,20 +20,23 @@ struct guest {
 	struct evloop *loop;
 	struct net_peer peer;
 	uint8_t mac[6], gateway_mac[6];
-	uint32_t ip;	   /* host order */
-	unsigned rooms;	   /* how many packets it takes before guest_turn() makes room again */
-	unsigned hdr;	   /* bytes of virtio header */
-	bool stalled;	   /* no room at all */
+	uint32_t ip;	/* host order */
+	unsigned rooms; /* how many packets it takes before guest_turn() makes room again */
+	unsigned hdr;	/* bytes of virtio header */
+	bool stalled;	/* no room at all */
 	uint8_t *room[GUEST_ROOMS];
 	struct iovec iov[GUEST_ROOMS][2];
 	struct guest_frame inbox[GUEST_INBOX];
 	unsigned in_first, in_count;
-	unsigned calls;	   /* of received() */
-	unsigned links;	   /* changes told */
-	unsigned arps;	   /* requests answered */
+	unsigned calls; /* of received() */
+	unsigned links; /* changes told */
+	unsigned arps;	/* requests answered */
 	struct guest_tcp *tcps;
 	uint16_t next_port;
 	uint8_t last_hdr[12]; /* of the newest frame */
+	uint8_t largest_hdr[12];
+	uint8_t send_hdr[12]; /* of the next frame it sends */
+	bool large;	      /* it sends segments of many MSS, their checksums unfinished */
 	size_t largest;
 };
 

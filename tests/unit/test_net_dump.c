@@ -26,8 +26,8 @@ struct fixture {
 	char dir[32], *file;
 	uint8_t *data; /* of the file */
 	size_t len, at;
-	unsigned takes;	 /* how many packets are sent yet */
-	bool answers;	 /* each packet at once */
+	unsigned takes; /* how many packets are sent yet */
+	bool answers;	/* each packet at once */
 	uint8_t room[NET_PACKET_MAX], frame[FRAME];
 	struct iovec iov[200];
 	unsigned pieces; /* of the guest's room */
@@ -290,9 +290,9 @@ int main(void)
 {
 #define DUMP_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		DUMP_TEST(test_both_ways),     DUMP_TEST(test_header),
-		DUMP_TEST(test_many_pieces),   DUMP_TEST(test_back_pressure),
-		DUMP_TEST(test_direction),     DUMP_TEST(test_full_disk),
+		DUMP_TEST(test_both_ways),   DUMP_TEST(test_header),
+		DUMP_TEST(test_many_pieces), DUMP_TEST(test_back_pressure),
+		DUMP_TEST(test_direction),   DUMP_TEST(test_full_disk),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

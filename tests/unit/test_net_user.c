@@ -348,9 +348,8 @@ static void test_udp_out(void **state)
 	assert_true(guest_find_gateway(g, GATEWAY));
 	guest_send_udp(g, g->ip, GATEWAY, 5000, port, "ping", 4);
 	guest_turn(g, 2);
-	assert_int_equal(recvfrom(fd, buf, sizeof(buf), MSG_DONTWAIT, (struct sockaddr *)&from,
-				  &len),
-			 4);
+	assert_int_equal(
+		recvfrom(fd, buf, sizeof(buf), MSG_DONTWAIT, (struct sockaddr *)&from, &len), 4);
 	assert_int_equal(sendto(fd, "pong!", 5, 0, (struct sockaddr *)&from, len), 5);
 	assert_true(guest_next(g, &f, 1000));
 	assert_int_equal(load_be16(f.data + 34), port);
@@ -417,6 +416,98 @@ static void test_tcp_out(void **state)
 	bulk(start(*state, "user,id=n0"));
 }
 
+/* The same with large segments both ways. */
+static void test_tcp_large(void **state)
+{
+	struct guest *g = start(*state, "user,id=n0");
+	const uint8_t *h = g->largest_hdr;
+
+	assert_int_equal(g->nd->vnet_hdr_max, 12);
+	assert_false(net_set_offloads(g->nd, NET_OFFLOAD_UFO));
+	assert_true(net_set_offloads(g->nd, NET_OFFLOAD_CSUM | NET_OFFLOAD_TSO4));
+	net_set_vnet_hdr(g->nd, 12);
+	g->hdr = 12;
+	g->large = true;
+	bulk(g);
+	assert_true(g->largest > 2 * 1514);
+	assert_int_equal(h[0], 1);
+	assert_int_equal(h[1], 1);
+	assert_int_equal(load_le16(h + 2), 54);
+	assert_in_range(load_le16(h + 4), 1400, 1460);
+	assert_int_equal(load_le16(h + 6), 34);
+	assert_int_equal(load_le16(h + 8), 16);
+}
+
+/* A guest that takes none gets none. */
+static void test_tcp_header_alone(void **state)
+{
+	struct guest *g = start(*state, "user,id=n0");
+
+	net_set_vnet_hdr(g->nd, 10);
+	g->hdr = 10;
+	bulk(g);
+	assert_in_range(g->largest, 1400, 1514);
+	assert_int_equal(g->largest_hdr[0], 0);
+}
+
+/* Headers that no guest of good will writes, before frames of all kinds. */
+static void test_hostile_headers(void **state)
+{
+	struct guest *g = start(*state, "user,id=n0");
+	static uint8_t f[NET_PACKET_MAX];
+	uint32_t seed = 7;
+
+	net_set_vnet_hdr(g->nd, 12);
+	assert_true(net_set_offloads(g->nd, NET_OFFLOAD_CSUM | NET_OFFLOAD_TSO4));
+	g->hdr = 12;
+	assert_true(guest_find_gateway(g, GATEWAY));
+	for (int i = 0; i < 3000; i++) {
+		size_t len;
+
+		for (size_t k = 0; k < 64; k++)
+			f[k] = (seed = seed * 1103515245 + 12345) >> 16;
+		for (size_t k = 0; k < 12; k++)
+			g->send_hdr[k] = (seed = seed * 1103515245 + 12345) >> 16;
+		if (i % 2)
+			g->send_hdr[0] = 1, g->send_hdr[1] = 1;
+		if (i % 4 == 1)
+			g->send_hdr[7] = 0;
+		store_be16(f + 12, i % 3 ? 0x0800 : 0x86dd);
+		f[14] = 0x45;
+		f[23] = 6;
+		len = i % 50 ? (seed >> 8) % 300 : sizeof(f) - 12;
+		guest_send(g, f, len);
+	}
+	guest_turn(g, 2);
+}
+
+/* Each frame's checksums, whatever made them. */
+static void test_checksums(void **state)
+{
+	uint8_t hdr[12] = {1}, frame[14 + 20 + 20 + 101], want[2];
+	uint32_t pseudo = 0;
+
+	for (size_t len = 54; len <= sizeof(frame); len++) {
+		for (size_t i = 0; i < len; i++)
+			frame[i] = i * 91 + len;
+		store_le16(hdr + 6, 34);
+		store_le16(hdr + 8, 16);
+		pseudo = 0x1234 + len;
+		store_be16(frame + 50, 0);
+		store_be16(want, guest_checksum(frame + 34, len - 34, pseudo));
+		store_be16(frame + 50, pseudo);
+		assert_true(user_finish_frame(hdr, frame, len));
+		assert_memory_equal(frame + 50, want, 2);
+	}
+	store_le16(hdr + 6, sizeof(frame));
+	assert_false(user_finish_frame(hdr, frame, sizeof(frame)));
+	store_le16(hdr + 6, 34);
+	store_le16(hdr + 8, sizeof(frame) - 34 - 1);
+	assert_false(user_finish_frame(hdr, frame, sizeof(frame)));
+	hdr[1] = 4; /* IPv6 */
+	assert_false(user_finish_frame(hdr, frame, sizeof(frame)));
+}
+
 static void test_refused_connection(void **state)
 {
 	struct guest *g = start(*state, "user,id=n0");
@@ -448,7 +539,8 @@ static void test_hostfwd(void **state)
 {
 	uint16_t port = free_port(SOCK_STREAM), udp = free_port(SOCK_DGRAM);
 	char *text = xasprintf("user,id=n0,hostfwd=tcp:127.0.0.1:%u-:22,"
-			       "hostfwd=udp:127.0.0.1:%u-10.0.2.15:53", port, udp);
+			       "hostfwd=udp:127.0.0.1:%u-10.0.2.15:53",
+			       port, udp);
 	struct guest *g = start(*state, text);
 	struct guest_tcp *t = guest_listen(g, 22);
 	struct guest_frame f;
@@ -772,6 +864,10 @@ int main(void)
 		NET_TEST(test_tftp),
 		NET_TEST(test_udp_out),
 		NET_TEST(test_tcp_out),
+		NET_TEST(test_tcp_large),
+		NET_TEST(test_tcp_header_alone),
+		NET_TEST(test_hostile_headers),
+		cmocka_unit_test(test_checksums),
 		NET_TEST(test_refused_connection),
 		NET_TEST(test_hostfwd),
 		NET_TEST(test_hostfwd_unix),

@@ -58,15 +58,15 @@ static void print_cell(FILE *out, const char *text)
 void cli_print_net_manual(FILE *out)
 {
 	for (const struct net_type *const *t = net_types; *t; t++) {
-		fprintf(out, "\n### -netdev %s\n\n%s\n\n| option | value | |\n| --- | --- | --- |\n",
+		fprintf(out,
+			"\n### -netdev %s\n\n%s\n\n| option | value | |\n| --- | --- | --- |\n",
 			(*t)->name, (*t)->help);
 		for (const struct net_option *o = (*t)->options; o->name; o++) {
 			fprintf(out, "| %s | ", o->name);
 			print_cell(out, o->value);
 			fputs(" | ", out);
 			print_cell(out, o->help ? o->help : "");
-			fprintf(out, "%s |\n",
-				o->repeats ? "; may be given several times" : "");
+			fprintf(out, "%s |\n", o->repeats ? "; may be given several times" : "");
 		}
 	}
 }
@@ -163,7 +163,8 @@ static bool check_mac(const char *text, struct error **err)
 	for (const char *p = text; group < 6; p += 3, group++) {
 		bool last = group == 5;
 
-		if (!isxdigit(p[0]) || !isxdigit(p[1]) || (last ? p[2] : p[2] != ':' && p[2] != '-'))
+		if (!isxdigit(p[0]) || !isxdigit(p[1]) ||
+		    (last ? p[2] : p[2] != ':' && p[2] != '-'))
 			break;
 	}
 	if (group < 6) {
@@ -275,8 +276,8 @@ CLI_HANDLER(cli_opt_nic)
 
 static bool add_old_card(struct cli *cli, struct opts *opts, struct error **err)
 {
-	static const char *const known[] = {"type",   "model", "macaddr", "netdev", "name",
-					    "id",     "addr",  "vectors", NULL};
+	static const char *const known[] = {"type", "model", "macaddr", "netdev", "name",
+					    "id",   "addr",  "vectors", NULL};
 	const char *id = opts_get(opts, "name");
 
 	if (!add_card(cli, opts, "macaddr", err))

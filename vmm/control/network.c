@@ -115,10 +115,10 @@ static bool is_named(const struct announcer *a, const struct netdev *nd)
 
 	if (!a->names)
 		return true;
-	json_array_foreach (a->names, i, name)
-		if (!strcmp(json_string_value(name), nd->id) ||
-		    (nd->peer->name && !strcmp(json_string_value(name), nd->peer->name)))
-			return true;
+	json_array_foreach(a->names, i,
+			   name) if (!strcmp(json_string_value(name), nd->id) ||
+				     (nd->peer->name && !strcmp(json_string_value(name),
+								nd->peer->name))) return true;
 	return false;
 }
 
@@ -158,9 +158,11 @@ json_t *net_cmd_announce(struct control *c, const json_t *args, struct error **e
 	    !announce_number(args, "rounds", 1, 1000, &new.rounds, err) ||
 	    !announce_number(args, "step", 0, 10000, &new.step, err))
 		return NULL;
-	json_array_foreach (names, i, name) {
+	json_array_foreach(names, i, name)
+	{
 		if (!json_is_string(name)) {
-			error_set(err, "Invalid parameter type for 'interfaces', expected: strings");
+			error_set(err,
+				  "Invalid parameter type for 'interfaces', expected: strings");
 			return NULL;
 		}
 	}
