@@ -7,6 +7,8 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <net/if.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -15,9 +17,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -357,6 +362,77 @@ static void test_udp_out(void **state)
 	assert_memory_equal(f.data + 42, "pong!", 5);
 	free(f.data);
 	close(fd);
+}
+
+/* A host of its own, whose name server is the test. False: this host allows none. */
+static bool enter_private_host(void)
+{
+	char path[] = "/tmp/vmm-resolv-XXXXXX";
+	struct ifreq up = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+	int fd, s;
+	bool ok;
+
+	if (unshare(CLONE_NEWNS | CLONE_NEWNET) < 0 &&
+	    unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET) < 0)
+		return false;
+	fd = mkstemp(path);
+	ok = write(fd, "nameserver 127.0.0.1\n", 21) == 21 &&
+	     !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) &&
+	     !mount(path, "/etc/resolv.conf", NULL, MS_BIND, NULL);
+	s = socket(AF_INET, SOCK_DGRAM, 0);
+	ok = ok && !ioctl(s, SIOCSIFFLAGS, &up);
+	close(s);
+	close(fd);
+	unlink(path);
+	return ok;
+}
+
+enum { NO_PRIVATE_HOST = 77 };
+
+/* In a process of its own: 0 if the question arrived and so did the answer. */
+static int ask_name_server(struct fixture *x)
+{
+	struct sockaddr_in in = {.sin_family = AF_INET,
+				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+				 .sin_port = htons(53)};
+	struct sockaddr_in from;
+	socklen_t len = sizeof(from);
+	struct guest_frame f;
+	struct guest *g;
+	char buf[16];
+	int fd;
+
+	if (!enter_private_host())
+		return NO_PRIVATE_HOST;
+	fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+	if (bind(fd, (struct sockaddr *)&in, sizeof(in)) < 0)
+		return NO_PRIVATE_HOST;
+	g = start(x, "user,id=n0");
+	if (!guest_find_gateway(g, 0x0a000203))
+		return 1;
+	guest_send_udp(g, g->ip, 0x0a000203, 5353, 53, "who?", 4);
+	guest_turn(g, 5);
+	if (recvfrom(fd, buf, sizeof(buf), 0, (struct sockaddr *)&from, &len) != 4)
+		return 2;
+	sendto(fd, "you", 3, 0, (struct sockaddr *)&from, len);
+	if (!guest_next(g, &f, 1000) || load_be16(f.data + 34) != 53 ||
+	    load_be32(f.data + 26) != 0x0a000203 || memcmp(f.data + 42, "you", 3))
+		return 3;
+	return 0;
+}
+
+static void test_dns(void **state)
+{
+	pid_t child = fork();
+	int status;
+
+	if (!child)
+		_exit(ask_name_server(*state));
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status));
+	if (WEXITSTATUS(status) == NO_PRIVATE_HOST)
+		skip();
+	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
 static void fill_pattern(uint8_t *p, size_t len)
@@ -863,6 +939,7 @@ int main(void)
 		NET_TEST(test_arp_icmp),
 		NET_TEST(test_tftp),
 		NET_TEST(test_udp_out),
+		NET_TEST(test_dns),
 		NET_TEST(test_tcp_out),
 		NET_TEST(test_tcp_large),
 		NET_TEST(test_tcp_header_alone),
