@@ -25,19 +25,6 @@ enum { BOUNCE = 1 << 20 };
 
 static void file_start(struct block_node *node, struct file_req *f);
 
-/* Requests that wait for a range run from here, one after the other, never inside one another. */
-static void run_waiters(struct file_node *s)
-{
-	struct waiter *w;
-
-	if (s->running)
-		return;
-	s->running = true;
-	while ((w = waitq_pop(&s->runq)))
-		w->fn(w);
-	s->running = false;
-}
-
 static void complete(struct file_req *f, int ret)
 {
 	struct block_req *req = f->req;
@@ -47,7 +34,7 @@ static void complete(struct file_req *f, int ret)
 		range_drop(&f->range, &s->runq);
 	block_complete(req, ret);
 	if (s->runq.first)
-		run_waiters(s);
+		waitq_run(&s->runq, &s->running);
 }
 
 static void op_done(struct io_op *op, int ret)

@@ -56,6 +56,19 @@ static inline struct waiter *waitq_pop(struct waitq *q)
 	return w;
 }
 
+/* Runs all of q, and what they add to it; never inside itself. */
+static inline void waitq_run(struct waitq *q, bool *running)
+{
+	struct waiter *w;
+
+	if (*running)
+		return;
+	*running = true;
+	while ((w = waitq_pop(q)))
+		w->fn(w);
+	*running = false;
+}
+
 /*
  * Byte ranges in use. Shared ones may overlap one another; an exclusive one overlaps none. Taking
  * a shared range looks at the exclusive ones only, which are few.

@@ -36,19 +36,6 @@ struct cor_req {
 	struct iovec iov;
 };
 
-/* Runs those whose turn has come; they may make more of them. */
-static void run_waiters(struct cor_node *s)
-{
-	struct waiter *w;
-
-	if (s->running)
-		return;
-	s->running = true;
-	while ((w = waitq_pop(&s->runq)))
-		w->fn(w);
-	s->running = false;
-}
-
 /* One of the copy's own requests. */
 static void submit_copy(struct cor_req *c, enum block_op op,
 			void (*done)(struct block_req *child, int ret))
@@ -77,7 +64,7 @@ static void write_done(struct block_req *child, int ret)
 
 	range_drop(&c->range, &s->runq);
 	block_complete(c->req, ret);
-	run_waiters(s);
+	waitq_run(&s->runq, &s->running);
 }
 
 static void try_write(struct waiter *w)
@@ -116,7 +103,7 @@ static void next_unit(struct cor_req *c, int ret)
 		end_read(c, ret);
 	else
 		copy_unit(&c->waiter);
-	run_waiters(s);
+	waitq_run(&s->runq, &s->running);
 }
 
 static void unit_written(struct block_req *child, int ret)

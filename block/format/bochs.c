@@ -94,13 +94,9 @@ static bool bochs_open(struct block_node *node, const struct block_open *how, st
 	struct bochs *s = node->opaque;
 	uint8_t h[BOCHS_HEADER];
 	uint64_t size;
-	int ret = block_pread(node->file, 0, h, sizeof(h));
 
-	if (ret) {
-		error_set_errno(err, ret, "Could not read the image's header");
-		return false;
-	}
-	if (!parse(s, h, &size, err) || !mapped_read_only(node, how, err))
+	if (!mapped_read_header(node, h, sizeof(h), err) || !parse(s, h, &size, err) ||
+	    !mapped_read_only(node, how, err))
 		return false;
 	s->m.data_start = s->header + s->catalog * UINT64_C(4);
 	if (s->m.data_start > node->file->length) {

@@ -66,12 +66,9 @@ static bool cloop_open(struct block_node *node, const struct block_open *how, st
 	struct cloop *s = node->opaque;
 	uint8_t h[CLOOP_HEADER];
 	uint32_t block;
-	int ret = block_pread(node->file, 0, h, sizeof(h));
 
-	if (ret) {
-		error_set_errno(err, ret, "Could not read the image's header");
+	if (!mapped_read_header(node, h, sizeof(h), err))
 		return false;
-	}
 	block = load_be32(h + 128);
 	s->blocks = load_be32(h + 132);
 	s->m.unit = block;

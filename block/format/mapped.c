@@ -603,6 +603,15 @@ void mapped_close(struct block_node *node)
 	m->packed = m->unpacked = m->head_data = m->tail = NULL;
 }
 
+bool mapped_read_header(struct block_node *node, uint8_t *buf, size_t n, struct error **err)
+{
+	int ret = block_pread(node->file, 0, buf, n);
+
+	if (ret)
+		error_set_errno(err, ret, "Could not read the image's header");
+	return !ret;
+}
+
 bool mapped_read_only(struct block_node *node, const struct block_open *how, struct error **err)
 {
 	if (node->read_only)

@@ -203,6 +203,8 @@ void mapped_info(struct block_node *node, struct block_info *info);
 /* Whether an entry's host range may be what it says it is: behind the tables, begun before the
  * file's end (the last unit of a file may be cut short, and reads as zero from there on). */
 bool mapped_inside(const struct mapped *m, uint64_t host);
+/* The file's first n bytes. */
+bool mapped_read_header(struct block_node *node, uint8_t *buf, size_t n, struct error **err);
 /* Opens as reading only: an image that can only be read, opened for writing, is refused or, with
  * auto-read-only, taken. */
 bool mapped_read_only(struct block_node *node, const struct block_open *how, struct error **err);

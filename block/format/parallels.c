@@ -77,13 +77,9 @@ static bool parallels_open(struct block_node *node, const struct block_open *how
 {
 	struct parallels *s = node->opaque;
 	uint8_t h[PARALLELS_HEADER];
-	int ret = block_pread(node->file, 0, h, sizeof(h));
 
-	if (ret) {
-		error_set_errno(err, ret, "Could not read the image's header");
-		return false;
-	}
-	if (!parse(s, h, &node->length, err) || !mapped_read_only(node, how, err))
+	if (!mapped_read_header(node, h, sizeof(h), err) || !parse(s, h, &node->length, err) ||
+	    !mapped_read_only(node, how, err))
 		return false;
 	s->m.data_start = PARALLELS_HEADER + s->entries * UINT64_C(4);
 	if (s->m.data_start > node->file->length) {
@@ -122,8 +118,7 @@ static int parallels_check(struct block_node *node, unsigned fix, struct block_c
 		/* The last cluster may be cut short. */
 		if (file > used) {
 			result->leaks = div_round_up(file - used, s->m.unit);
-			mapped_check_say(&c,
-					 "ERROR space leaked at the end of the image %llu",
+			mapped_check_say(&c, "ERROR space leaked at the end of the image %llu",
 					 (unsigned long long)(file - used));
 		}
 	}

@@ -122,13 +122,9 @@ static bool qcow1_open(struct block_node *node, const struct block_open *how, st
 	struct qcow1 *s = node->opaque;
 	uint8_t h[QCOW_HEADER];
 	uint64_t size;
-	int ret = block_pread(node->file, 0, h, sizeof(h));
 
-	if (ret) {
-		error_set_errno(err, ret, "Could not read the image's header");
-		return false;
-	}
-	if (!parse(s, h, &size, err) || !mapped_read_only(node, how, err))
+	if (!mapped_read_header(node, h, sizeof(h), err) || !parse(s, h, &size, err) ||
+	    !mapped_read_only(node, how, err))
 		return false;
 	s->l1 = mapped_read_table(node, s->l1_offset, s->l1_size * 8, "L1 table", err);
 	if (!s->l1)

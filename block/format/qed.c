@@ -101,13 +101,9 @@ static bool qed_open(struct block_node *node, const struct block_open *how, stru
 {
 	struct qed *s = node->opaque;
 	uint8_t h[QED_HEADER];
-	int ret = block_pread(node->file, 0, h, sizeof(h));
 
-	if (ret) {
-		error_set_errno(err, ret, "Could not read the image's header");
-		return false;
-	}
-	if (!parse(s, h, &node->length, err) || !mapped_read_only(node, how, err))
+	if (!mapped_read_header(node, h, sizeof(h), err) || !parse(s, h, &node->length, err) ||
+	    !mapped_read_only(node, how, err))
 		return false;
 	s->l1 = mapped_read_table(node, s->l1_offset, s->l1_size * 8, "L1 table", err);
 	if (!s->l1)
@@ -149,8 +145,7 @@ static int qed_check(struct block_node *node, unsigned fix, struct block_check *
 		     const struct block_check_out *out)
 {
 	struct qed *s = node->opaque;
-	struct mapped_check c = {
-		.m = &s->m, .r = result, .out = out, .table_units = s->entries};
+	struct mapped_check c = {.m = &s->m, .r = result, .out = out, .table_units = s->entries};
 	uint64_t table = s->entries * 8, clusters, used, unit = s->m.unit;
 	int ret = fix ? -ENOTSUP : mapped_check_units(&c);
 

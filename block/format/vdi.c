@@ -145,13 +145,8 @@ static bool vdi_open(struct block_node *node, const struct block_open *how, stru
 	struct vdi *s = node->opaque;
 	uint8_t buf[VDI_HEADER];
 	uint64_t size, used;
-	int ret = block_pread(node->file, 0, buf, sizeof(buf));
 
-	if (ret) {
-		error_set_errno(err, ret, "Could not read the image's header");
-		return false;
-	}
-	if (!parse(s, buf, &size, err))
+	if (!mapped_read_header(node, buf, sizeof(buf), err) || !parse(s, buf, &size, err))
 		return false;
 	if (s->map + s->blocks * UINT64_C(4) > node->file->length) {
 		error_set(err, "unsupported VDI image (the block map ends behind the file's end)");
@@ -186,8 +181,7 @@ static int vdi_check(struct block_node *node, unsigned fix, struct block_check *
 	if (in_use != allocated) {
 		mapped_check_say(&(struct mapped_check){.m = &s->m, .out = out},
 				 "ERROR: allocated blocks mismatch, is %llu, should be %llu",
-				 (unsigned long long)allocated,
-				 (unsigned long long)in_use);
+				 (unsigned long long)allocated, (unsigned long long)in_use);
 		result->corruptions++;
 	}
 	return 0;

@@ -85,15 +85,7 @@ static enum qstep link_step(struct qreq *q)
 	uint8_t *p;
 	int ret;
 
-	if (s->frozen) {
-		waitq_add(&s->thawed, &q->waiter);
-		return STEP_WAIT;
-	}
-	if (!qcow2_frees_room(s, 4)) {
-		qcow2_commit(s, &q->waiter);
-		return STEP_WAIT;
-	}
-	ret = qcow2_own_slice(s, q->offset, &q->waiter, &e, &index);
+	ret = qreq_own_slice(q, &e, &index);
 	if (ret)
 		return qreq_wait_or_end(q, ret);
 	p = e->data + ((size_t)index << s->entry_bits);

@@ -155,6 +155,21 @@ enum qstep qreq_io(struct qreq *q, struct block_node *child_node, enum block_op 
 	return STEP_WAIT;
 }
 
+int qreq_own_slice(struct qreq *q, struct qslice **e, unsigned *index)
+{
+	struct qcow2 *s = q->s;
+
+	if (s->frozen) {
+		waitq_add(&s->thawed, &q->waiter);
+		return -EAGAIN;
+	}
+	if (!qcow2_frees_room(s, 4)) {
+		qcow2_commit(s, &q->waiter);
+		return -EAGAIN;
+	}
+	return qcow2_own_slice(s, q->offset, &q->waiter, e, index);
+}
+
 void qreq_advance(struct qreq *q)
 {
 	q->offset += q->chunk;

@@ -53,6 +53,9 @@ void qreq_resume(struct qreq *q);
 /* The next piece of at most limit bytes, as plain data. */
 enum qstep qreq_write_piece(struct qreq *q, uint64_t limit);
 enum qstep qreq_start_of(struct qreq *q);
+/* The slice with q->offset's entry, at a moment when it may be changed and clusters let go. 0,
+ * -EAGAIN (q waits) or -errno. */
+int qreq_own_slice(struct qreq *q, struct qslice **e, unsigned *index);
 bool qreq_take_buf(struct qreq *q);
 void qreq_drop_pack(struct qreq *q);
 

@@ -88,15 +88,7 @@ static int at_entry(struct qreq *q, uint8_t **p, struct qslice **e)
 	unsigned index;
 	int ret;
 
-	if (s->frozen) {
-		waitq_add(&s->thawed, &q->waiter);
-		return -EAGAIN;
-	}
-	if (!qcow2_frees_room(s, 4)) {
-		qcow2_commit(s, &q->waiter);
-		return -EAGAIN;
-	}
-	ret = qcow2_own_slice(s, q->offset, &q->waiter, e, &index);
+	ret = qreq_own_slice(q, e, &index);
 	if (!ret)
 		*p = (*e)->data + ((size_t)index << s->entry_bits);
 	return ret;

@@ -46,15 +46,7 @@ static enum qstep link_step(struct qreq *q)
 	unsigned index;
 	int ret;
 
-	if (s->frozen) {
-		waitq_add(&s->thawed, &q->waiter);
-		return STEP_WAIT;
-	}
-	if (!qcow2_frees_room(s, 4)) {
-		qcow2_commit(s, &q->waiter);
-		return STEP_WAIT;
-	}
-	ret = qcow2_own_slice(s, q->offset, &q->waiter, &e, &index);
+	ret = qreq_own_slice(q, &e, &index);
 	if (ret)
 		return qreq_wait_or_end(q, ret);
 	for (uint64_t i = 0; i < q->clusters; i++) {
@@ -267,15 +259,7 @@ static enum qstep change_entries(struct qreq *q, uint64_t (*change)(struct qreq 
 
 	if (qreq_blocked(q, q->offset, q->offset + (clusters << s->cluster_bits), true))
 		return STEP_WAIT;
-	if (s->frozen) {
-		waitq_add(&s->thawed, &q->waiter);
-		return STEP_WAIT;
-	}
-	if (!qcow2_frees_room(s, 4)) {
-		qcow2_commit(s, &q->waiter);
-		return STEP_WAIT;
-	}
-	ret = qcow2_own_slice(s, q->offset, &q->waiter, &e, &index);
+	ret = qreq_own_slice(q, &e, &index);
 	if (ret)
 		return qreq_wait_or_end(q, ret);
 	for (uint64_t i = 0; i < clusters; i++) {
