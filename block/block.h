@@ -153,6 +153,17 @@ void throttle_describe(struct block_node *node,
 const char *throttle_group_of(const struct block_node *node);
 
 /*
+ * Who hears of an image that proved corrupt. It fails everything from then on, and is marked corrupt
+ * on the disk where that can be, so that nobody opens it for writing any more. Called on the node's
+ * loop, from inside the block layer. watch outlives the node, or is taken away (NULL).
+ */
+struct block_watch {
+	void (*corrupted)(struct block_watch *watch, const struct block_node *node,
+			  const char *message);
+};
+void block_set_watch(struct block_node *node, struct block_watch *watch); /* and all below it */
+
+/*
  * The tray of a CD-ROM drive of the host's below node. LOOK finds out whether the disc was changed.
  * OPEN, CLOSE, LOOK: whether there is a disc now (block_length() is its), 1 or 0. LOCK, UNLOCK: 0.
  * -ENOTSUP if there is no such drive, or another errno. On the node's loop.

@@ -207,6 +207,7 @@ struct block_node {
 	const struct block_driver *drv;
 	struct evloop *loop;
 	void *opaque; /* the driver's state */
+	struct block_watch *watch;    /* or NULL */
 	struct throttle_member *gate; /* limits (filter/throttle.h), or NULL */
 	struct block_node *file, *backing;
 	struct block_node *data; /* where a format keeps the disk's bytes, if not in file */

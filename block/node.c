@@ -79,6 +79,18 @@ struct block_node *block_filter_above(const struct block_driver *drv, struct blo
 	return top;
 }
 
+void block_set_watch(struct block_node *node, struct block_watch *watch)
+{
+	if (!node)
+		return;
+	node->watch = watch;
+	block_set_watch(node->file, watch);
+	block_set_watch(node->backing, watch);
+	block_set_watch(node->data, watch);
+	for (unsigned i = 0; i < node->extent_count; i++)
+		block_set_watch(node->extents[i], watch);
+}
+
 void block_ref(struct block_node *node)
 {
 	node->refs++;

@@ -2,6 +2,8 @@
 /* What devices refer to by name; see resources.h. Main thread. */
 #include "vmm/resources.h"
 
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,6 +30,52 @@ static struct block_node *find_node(void *opaque, const char *node_name)
 	return NULL;
 }
 
+/* A drive's image proved corrupt: told on the main thread, once. */
+struct corrupt_drive {
+	struct block_watch watch;
+	struct ev_work work;
+	struct vm *vm;
+	struct corrupt_drive *next;
+	_Atomic bool told;
+	char *id;
+	char node_name[64], message[200];
+};
+
+static void tell_corrupted(void *opaque)
+{
+	struct corrupt_drive *c = opaque;
+
+	vm_send_event(c->vm, &(struct vm_event){ .kind = VM_EVENT_BLOCK_IMAGE_CORRUPTED,
+						 .device = c->id,
+						 .node_name = c->node_name,
+						 .message = c->message });
+}
+
+/* On the node's loop. */
+static void corrupted(struct block_watch *watch, const struct block_node *node, const char *message)
+{
+	struct corrupt_drive *c = container_of(watch, struct corrupt_drive, watch);
+
+	if (atomic_exchange(&c->told, true))
+		return;
+	snprintf(c->node_name, sizeof(c->node_name), "%s", block_name(node));
+	snprintf(c->message, sizeof(c->message), "%s", message);
+	evloop_post(c->vm->loop, &c->work);
+}
+
+static void watch_drive(struct resources *r, const struct drive *d)
+{
+	struct corrupt_drive *c = xcalloc(1, sizeof(*c));
+
+	c->watch.corrupted = corrupted;
+	c->vm = r->vm;
+	c->id = xstrdup(d->id);
+	ev_work_init(&c->work, tell_corrupted, c);
+	c->next = r->corrupt;
+	r->corrupt = c;
+	block_set_watch(d->node, &c->watch);
+}
+
 static struct drive *add_drive(struct resources *r, const char *id, struct block_node *node)
 {
 	struct drive *d = xcalloc(1, sizeof(*d)), **p = &r->drives;
@@ -40,6 +88,8 @@ static struct drive *add_drive(struct resources *r, const char *id, struct block
 	while (*p)
 		p = &(*p)->next;
 	*p = d;
+	if (node)
+		watch_drive(r, d);
 	return d;
 }
 
@@ -402,6 +452,14 @@ void resources_close(struct resources *r)
 		r->threads = t->next;
 		iothread_free(t->thread);
 		free(t);
+	}
+	while (r->corrupt) {
+		struct corrupt_drive *c = r->corrupt;
+
+		r->corrupt = c->next;
+		evloop_unpost(r->vm->loop, &c->work);
+		free(c->id);
+		free(c);
 	}
 	throttle_groups_free(r->throttles);
 	r->throttles = NULL;

@@ -48,6 +48,7 @@ struct resources {
 	struct netdevs netdevs;
 	struct named_dump *dumps;
 	struct throttle_groups *throttles;
+	struct corrupt_drive *corrupt; /* who hears of their images */
 	struct objects *objects;
 };
 

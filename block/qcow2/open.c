@@ -65,6 +65,8 @@ void qcow2_mark_corrupt(struct qcow2 *s, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	if (s->node->watch)
+		s->node->watch->corrupted(s->node->watch, s->node, text);
 	if (s->node->read_only || s->h.version < 3) {
 		log_error("qcow2: Image '%s' is corrupt: %s; further corruption events will be "
 			  "suppressed",

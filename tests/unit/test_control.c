@@ -393,6 +393,13 @@ static void test_throttle(void **state)
 	fake_time += 2 * NSEC_PER_SEC;
 	settle(x);
 	assert_string_equal(x->text, "");
+	vm_send_event(&x->vm, &(struct vm_event){ .kind = VM_EVENT_BLOCK_IMAGE_CORRUPTED,
+						  .device = "d0",
+						  .node_name = "n",
+						  .message = "torn" });
+	settle(x);
+	expect(x->text, "\"event\": \"BLOCK_IMAGE_CORRUPTED\", \"data\": {\"device\": \"d0\", "
+			"\"msg\": \"torn\", \"fatal\": true, \"node-name\": \"n\"}");
 	vm_send_event(&x->vm, &(struct vm_event){ .kind = VM_EVENT_RTC_CHANGE, .value = 7 });
 	settle(x);
 	expect(x->text, "\"offset\": 7}");

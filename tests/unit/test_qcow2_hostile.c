@@ -241,8 +241,22 @@ static void test_random_damage(void **state)
 }
 
 /* Data that L2 entries put on top of the tables is not written there. */
+struct heard {
+	struct block_watch watch;
+	unsigned count;
+};
+
+static void on_corrupted(struct block_watch *watch, const struct block_node *node,
+			 const char *message)
+{
+	assert_string_equal(block_format(node), "qcow2");
+	assert_non_null(strstr(message, "0x"));
+	container_of(watch, struct heard, watch)->count++;
+}
+
 static void test_metadata_is_not_overwritten(void **state)
 {
+	struct heard heard = {.watch.corrupted = on_corrupted};
 	struct evloop *loop = evloop_new(NULL, NULL);
 	uint64_t length, l1, l2;
 	uint8_t *image = used(loop, 12, &length), buf[4096];
@@ -255,17 +269,18 @@ static void test_metadata_is_not_overwritten(void **state)
 		struct memdisk *disk;
 		struct block_node *node;
 
-		if (victim == 8192)
-			continue; /* the refcount block: only caches know where they are */
 		store_be64(image + l2, victim | UINT64_C(1) << 63);
 		disk = memdisk_new(loop, image, length, DISK);
 		node = memdisk_open(disk, "qcow2", NULL, BLOCK_OPEN_RDWR, NULL);
 		assert_non_null(node);
+		heard.count = 0;
+		block_set_watch(node, &heard.watch);
 		memset(buf, 0x55, sizeof(buf));
 		if (victim)
 			assert_int_equal(block_pwrite(node, 0, buf, sizeof(buf), 0), -EIO);
 		else
 			assert_int_equal(block_pwrite(node, 0, buf, sizeof(buf), 0), 0);
+		assert_int_equal(heard.count, victim != 0);
 		block_unref(node);
 		assert_memory_not_equal(disk->data + victim, buf, sizeof(buf));
 		memdisk_free(disk);

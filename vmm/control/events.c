@@ -20,6 +20,7 @@ static const char *const names[] = {
 	[VM_EVENT_BLOCK_IO_ERROR] = "BLOCK_IO_ERROR",
 	[VM_EVENT_RTC_CHANGE] = "RTC_CHANGE",
 	[VM_EVENT_TRAY_MOVED] = "DEVICE_TRAY_MOVED",
+	[VM_EVENT_BLOCK_IMAGE_CORRUPTED] = "BLOCK_IMAGE_CORRUPTED",
 };
 
 static json_t *io_error_data(const struct vm_event *e)
@@ -27,6 +28,17 @@ static json_t *io_error_data(const struct vm_event *e)
 	return json_pack("{s:s, s:s, s:s, s:b, s:s}", "device", e->device ? e->device : "",
 			 "operation", e->operation, "action", e->action, "nospace",
 			 e->error == ENOSPC, "reason", strerror(e->error));
+}
+
+/* The image is not used any more, which is what "fatal" means. */
+static json_t *corrupted_data(const struct vm_event *e)
+{
+	json_t *data = json_pack("{s:s, s:s, s:b}", "device", e->device ? e->device : "", "msg",
+				 e->message, "fatal", 1);
+
+	if (e->node_name && *e->node_name)
+		json_object_set_new(data, "node-name", json_string(e->node_name));
+	return data;
 }
 
 /* NULL: the event has none. */
@@ -46,6 +58,8 @@ static json_t *event_data(const struct vm_event *e)
 			       : json_object();
 	case VM_EVENT_BLOCK_IO_ERROR:
 		return io_error_data(e);
+	case VM_EVENT_BLOCK_IMAGE_CORRUPTED:
+		return corrupted_data(e);
 	case VM_EVENT_RTC_CHANGE:
 		return json_pack("{s:I}", "offset", (json_int_t)e->value);
 	case VM_EVENT_TRAY_MOVED:

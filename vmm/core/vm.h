@@ -71,16 +71,19 @@ enum vm_event_kind {
 	VM_EVENT_TRAY_MOVED,
 	VM_EVENT_GUEST_CRASHLOADED,
 	VM_EVENT_NETDEV, /* control's own, of struct net_event */
+	VM_EVENT_BLOCK_IMAGE_CORRUPTED,
 };
 
 /* What vm->events tells. Fields that a kind does not use are zero. */
 struct vm_event {
 	enum vm_event_kind kind;
 	enum shutdown_cause cause; /* RESET, SHUTDOWN */
-	const char *device;	   /* DEVICE_DELETED, BLOCK_IO_ERROR, TRAY_MOVED: id or "" */
+	const char *device;	   /* DEVICE_DELETED, BLOCK_*, TRAY_MOVED: id or "" */
 	const char *operation;	   /* BLOCK_IO_ERROR: "read", "write" */
 	const char *action;	   /* BLOCK_IO_ERROR: "report", "stop"; PANICKED: "pause", ... */
 	int error;		   /* BLOCK_IO_ERROR: errno */
+	const char *node_name;	   /* BLOCK_IMAGE_CORRUPTED: or "" */
+	const char *message;	   /* BLOCK_IMAGE_CORRUPTED */
 	int64_t value;		   /* RTC_CHANGE: offset in s; TRAY_MOVED: open */
 };
 
