@@ -278,6 +278,56 @@ static void serves_without_msix(void **state)
 	assert_int_equal(vdriver_isr(&x->v.d), 1);
 }
 
+/* An accelerator that takes eventfds for messages. */
+static int routes[VGUEST_VECTORS];
+
+static int route_add(struct msi_sink *sink, struct msi_route *route, int fd, struct msi_msg msg,
+		     uint32_t requester)
+{
+	route->fd = fd;
+	routes[msg.data % VGUEST_VECTORS] = fd;
+	return 0;
+}
+
+static int route_update(struct msi_sink *sink, struct msi_route *route, struct msi_msg msg)
+{
+	routes[msg.data % VGUEST_VECTORS] = route->fd;
+	return 0;
+}
+
+static void route_remove(struct msi_sink *sink, struct msi_route *route)
+{
+}
+
+static const struct msi_sink_ops routing = {
+	.route_add = route_add,
+	.route_update = route_update,
+	.route_remove = route_remove,
+};
+
+static void interrupts_go_straight(void **state)
+{
+	struct fixture *x = *state;
+	struct vdriver *d = &x->v.d;
+	struct vhost_server_ring *r = x->files[0].s.rings;
+
+	x->v.g.sink.ops = &routing;
+	vnet_add(&x->v, NULL);
+	vnet_drive(&x->v, false, UINT64_MAX, true);
+	assert_true(routes[1] > 0 && routes[2] > 0);
+	assert_int_equal(r[0].call, routes[1]);
+	assert_int_equal(r[1].call, routes[2]);
+	/* The driver gives the transmit queue the other one's vector, and then none. */
+	vguest_out(&x->v.g, false, d->common + 22, 1, 2);
+	vguest_out(&x->v.g, false, d->common + 26, 1, 2);
+	vguest_settle(&x->v.g);
+	assert_int_equal(r[1].call, routes[1]);
+	vguest_out(&x->v.g, false, d->common + 26, VIRTIO_NO_VECTOR, 2);
+	vguest_settle(&x->v.g);
+	assert_int_not_equal(r[1].call, routes[1]);
+	assert_int_equal(r[0].call, routes[1]);
+}
+
 static void several_pairs(void **state)
 {
 	struct fixture *x = *state;
@@ -386,6 +436,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(serves),
 		TEST(serves_without_msix),
+		TEST(interrupts_go_straight),
 		cmocka_unit_test_setup_teardown(several_pairs, setup_two, teardown),
 		TEST(link_and_pause),
 		TEST(falls_back),
