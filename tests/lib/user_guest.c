@@ -402,9 +402,9 @@ size_t guest_write(struct guest_tcp *t, const void *data, size_t len)
 			send_tcp(t, ACK | PSH, (const uint8_t *)data + (t->snd_nxt - start),
 				 MIN(MIN(room, left), t->guest->large ? 20 * MSS : MSS));
 		}
-		guest_turn(t->guest, 2);
+		guest_turn(t->guest, idle ? 2 : 0);
 		if (t->snd_una != before)
-			idle = 0;
+			idle = -1;
 	}
 	return t->snd_una - start;
 }
