@@ -284,7 +284,7 @@ static enum mapped_step read_step(struct mapped_req *q)
 			q->chunk = MIN(q->chunk, backing->length - q->offset);
 			return io(q, backing, BLOCK_READ, q->offset, NULL, q->chunk, read_done);
 		}
-		/* fallthrough */
+		__attribute__((fallthrough));
 	case MAPPED_ZERO:
 		block_iov_zero(req->iov, req->iovcnt, req->iov_skip + q->at, q->chunk);
 		break;
