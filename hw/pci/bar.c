@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Base address registers and the expansion ROM: where the guest sees a device's regions.
+ * Base address registers: where the guest sees a device's regions.
  * PCI Local Bus 3.0, 6.2.5; PCI-to-PCI Bridge 1.2, 4.
  *
  * A BAR answers where its register says if its decoding is on, the device is awake, and every
@@ -8,18 +8,10 @@
  * yield to what the board put on the bus. Under root->lock.
  */
 #include <assert.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "hw/pci/internal.h"
 #include "vmm/core/util.h"
-
-enum { ROM_SIZE_MAX = 16 << 20, ROM_SIZE_MIN = 2048 };
 
 /* Below the board's regions, and different for every BAR, so that no BAR is ever refused a place.
  */
@@ -169,71 +161,4 @@ void pci_update_mappings(struct pci_device *dev)
 	for (unsigned i = 0; bus && i < PCI_DEVFNS; i++)
 		if (bus->devices[i] && bus->devices[i]->initialised)
 			pci_update_mappings(bus->devices[i]);
-}
-
-/* The expansion ROM, from a file. */
-
-static uint64_t rom_read(void *opaque, uint64_t offset, unsigned size)
-{
-	const struct pci_device *dev = opaque;
-	uint8_t bytes[8];
-
-	memset(bytes, 0xff, sizeof(bytes));
-	if (offset < dev->rom_size)
-		memcpy(bytes, dev->rom_data + offset, MIN(size, dev->rom_size - offset));
-	return load_le(bytes, size);
-}
-
-static const struct io_ops rom_ops = {.read = rom_read};
-
-static bool rom_load(struct pci_device *dev, int fd, struct error **err)
-{
-	struct stat st;
-	int ret;
-
-	if (fstat(fd, &st) < 0) {
-		error_set_errno(err, errno, "romfile '%s'", dev->romfile);
-		return false;
-	}
-	if (!S_ISREG(st.st_mode) || st.st_size <= 0 || st.st_size > ROM_SIZE_MAX) {
-		error_set(err, "romfile '%s' must be a file of 1 byte to %u MiB", dev->romfile,
-			  ROM_SIZE_MAX >> 20);
-		return false;
-	}
-	dev->rom_size = st.st_size;
-	dev->rom_data = xmalloc(dev->rom_size);
-	ret = read_full(fd, dev->rom_data, dev->rom_size);
-	if (ret < 0) {
-		error_set_errno(err, ret, "romfile '%s'", dev->romfile);
-		free(dev->rom_data);
-		dev->rom_data = NULL;
-		return false;
-	}
-	return true;
-}
-
-bool pci_rom_init(struct pci_device *dev, struct error **err)
-{
-	uint64_t size = ROM_SIZE_MIN;
-	bool ok;
-	int fd;
-
-	if (!dev->romfile || !*dev->romfile || !dev->rombar)
-		return true;
-	fd = open(dev->romfile, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0) {
-		error_set_errno(err, errno, "romfile '%s'", dev->romfile);
-		return false;
-	}
-	ok = rom_load(dev, fd, err);
-	close(fd);
-	if (!ok)
-		return false;
-	while (size < dev->rom_size)
-		size <<= 1;
-	dev->rom.io =
-		(struct io_region){.size = size, .ops = &rom_ops, .opaque = dev, .name = "pci-rom"};
-	pci_bar_init(dev, PCI_ROM_BAR, PCI_BAR_MEM32, size);
-	pci_bar_add_region(dev, PCI_ROM_BAR, 0, &dev->rom);
-	return true;
 }

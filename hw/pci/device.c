@@ -28,7 +28,7 @@ const struct prop pci_device_props[] = {
 	{.name = "romfile",
 	 .type = PROP_STRING,
 	 .offset = offsetof(struct pci_device, romfile),
-	 .help = "file with the expansion ROM"},
+	 .help = "file with the expansion ROM, in its directory or where ROMs are installed"},
 	{.type = PROP_END},
 };
 

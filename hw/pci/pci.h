@@ -104,6 +104,8 @@ struct pci_info {
 	uint8_t intx_pin; /* 1 is INTA#; 0: none */
 	bool express;	  /* 4096 bytes of configuration space */
 	bool bridge;	  /* header type 1 */
+	/* Without romfile=: this one, if it is installed; NULL: none. */
+	const char *default_rom;
 	const struct pci_device_ops *ops;
 };
 

@@ -20,6 +20,9 @@ static bool realize(struct device *dev, struct error **err)
 
 	if (!virtio_net_realize(&d->net, dev->vm, device_label(dev), err))
 		return false;
+	/* Firmware knows no network of its own. */
+	if (d->net.bootindex >= 0)
+		d->vpci.default_rom = "efi-virtio.rom";
 	if (!virtio_pci_init(&d->vpci, &d->net.vdev, CLASS_ETHERNET, err)) {
 		virtio_exit(&d->net.vdev);
 		virtio_net_unrealize(&d->net);

@@ -314,6 +314,7 @@ static void identify(struct virtio_pci *vpci, uint32_t class_code, bool express)
 		.revision = vpci->legacy ? 0 : 1,
 		.intx_pin = 1,
 		.express = express,
+		.default_rom = vpci->default_rom,
 		.ops = &pci_ops,
 	};
 }

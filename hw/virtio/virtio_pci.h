@@ -61,6 +61,7 @@ struct virtio_pci {
 	uint32_t vectors;
 
 	struct pci_info info;
+	const char *default_rom; /* set before virtio_pci_init() */
 	bool legacy, modern; /* which interfaces there are */
 	struct pci_bar_region legacy_region;
 	struct pci_bar_region pieces[VIRTIO_PCI_PIECES];

@@ -285,6 +285,33 @@ static void a_card_without_a_network_loses_packets(void **state)
 	vdriver_reset(&v->d);
 }
 
+/* A card to boot from has iPXE's ROM, if that is installed, with the device's own number in it. */
+static void a_rom_to_boot_from(void **state)
+{
+	struct vnet *v = *state;
+	struct pci_device *pci;
+
+	for (int modern = 0; modern < 2; modern++) {
+		vnet_add(v, modern ? "bootindex=1,disable-legacy=on" : "bootindex=1");
+		pci = pci_device_of(v->dev);
+		if (pci->rom_data) {
+			const uint8_t *pcir = pci->rom_data + load_le16(pci->rom_data + 0x18);
+			uint8_t sum = 0;
+
+			assert_int_equal(load_le16(pcir + 6), modern ? 0x1041 : 0x1000);
+			for (unsigned i = 0; i < pci->rom_data[2] * 512u; i++)
+				sum += pci->rom_data[i];
+			assert_int_equal(sum, 0);
+		}
+		device_free(v->dev);
+		vnet_add(v, modern ? "bootindex=1,romfile=" : "bootindex=1,rombar=0");
+		assert_null(pci_device_of(v->dev)->rom_data);
+		device_free(v->dev);
+	}
+	vnet_add(v, NULL);
+	assert_null(pci_device_of(v->dev)->rom_data);
+}
+
 /* ---- headers ---- */
 
 static void headers_go_both_ways_as_they_are(void **state)
@@ -1038,6 +1065,7 @@ int main(void)
 		TEST(addresses_are_counted_up),
 		TEST(bad_properties_are_refused),
 		TEST(a_card_without_a_network_loses_packets),
+		TEST(a_rom_to_boot_from),
 		TEST(headers_go_both_ways_as_they_are),
 		PLAIN(back_ends_without_headers_see_plain_frames),
 		TEST(short_headers_of_the_back_end),
