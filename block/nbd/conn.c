@@ -286,7 +286,8 @@ static bool step_payload(struct nbd_conn *c, size_t have)
 	struct nbd_slot *slot = c->incoming;
 	size_t n = MIN(have, slot->r.length - c->got);
 
-	memcpy(slot->buf + c->got, c->in + c->in_at, n);
+	if (n)
+		memcpy(slot->buf + c->got, c->in + c->in_at, n);
 	c->got += n;
 	c->in_at += n;
 	if (c->got < slot->r.length)
