@@ -2,7 +2,7 @@
 /*
  * vmm-img io: qemu-io's commands, so that the block layer is driven without a guest.
  *
- *   vmm-img io [-c COMMAND]... [-f FMT] [-r] [-n] [-t CACHE] [-d DISCARD] [-i AIO] [-k] [-U]
+ *   vmm-img io [-c COMMAND]... [-C] [-f FMT] [-r] [-n] [-t CACHE] [-d DISCARD] [-i AIO] [-k] [-U]
  *              [--image-opts] [FILE]
  *
  * Without -c commands come from standard input. The exit code is 1 if any command failed; those in
@@ -223,8 +223,7 @@ static bool parse_range(struct io *io, struct io_args *a, struct io_request *r, 
 				       MAX_REQUEST);
 			else
 				printf("length cannot exceed %u%s, given %s\n", MAX_REQUEST,
-				       !strcmp(r->verb, "wrote") ? " without -n" : "",
-				       a->argv[i]);
+				       !strcmp(r->verb, "wrote") ? " without -n" : "", a->argv[i]);
 			io->failed = true;
 			return false;
 		}
@@ -366,9 +365,7 @@ static void do_write(struct io *io, struct io_args *a)
 {
 	struct io_request *r = new_request(io, "wrote");
 	bool aio = !strncmp(a->argv[0], "aio", 3);
-	const char *known = aio		? "+CfP:quz"
-			    : is_many(a) ? "+CfP:q"
-					 : "+cCfpP:qs:uz";
+	const char *known = aio ? "+CfP:quz" : is_many(a) ? "+CfP:q" : "+cCfpP:qs:uz";
 	struct write_options w = {.fill = 0xcd};
 	int c;
 
@@ -426,8 +423,8 @@ static void do_write(struct io *io, struct io_args *a)
 		io->failed = true;
 		goto bad;
 	}
-	if (!w.zero && (!alloc_buf(io, r, w.fill & 0xff) ||
-			(w.source && !fill_from(io, r, w.source))))
+	if (!w.zero &&
+	    (!alloc_buf(io, r, w.fill & 0xff) || (w.source && !fill_from(io, r, w.source))))
 		goto bad;
 	submit(r, w.zero ? BLOCK_WRITE_ZEROES : BLOCK_WRITE,
 	       w.flags | (w.compress ? BLOCK_COMPRESSED : 0), aio);
@@ -481,7 +478,8 @@ static void do_flush(struct io *io, struct io_args *a)
 }
 
 const struct io_command io_request_commands[] = {
-	{"aio_flush", NULL, do_aio_flush, 0, 0, false, false, "", "waits for the requests in the background"},
+	{"aio_flush", NULL, do_aio_flush, 0, 0, false, false, "",
+	 "waits for the requests in the background"},
 	{"aio_read", NULL, do_read, 2, -1, false, false, "[-Cqv] [-P pattern] off len [len..]",
 	 "reads in the background"},
 	{"aio_write", NULL, do_write, 2, -1, true, false, "[-Cfquz] [-P pattern] off len [len..]",
@@ -600,17 +598,11 @@ static void set(char **to, const char *value)
 
 int img_io(struct img *img, int argc, char **argv)
 {
-	static const struct option longs[] = {{"cmd", 1, 0, 'c'},
-					      {"format", 1, 0, 'f'},
-					      {"read-only", 0, 0, 'r'},
-					      {"nocache", 0, 0, 'n'},
-					      {"cache", 1, 0, 't'},
-					      {"discard", 1, 0, 'd'},
-					      {"aio", 1, 0, 'i'},
-					      {"force-share", 0, 0, 'U'},
-					      {"image-opts", 0, 0, 1},
-					      {"native-aio", 0, 0, 'k'},
-					      {0}};
+	static const struct option longs[] = {
+		{"cmd", 1, 0, 'c'},	   {"format", 1, 0, 'f'},	{"read-only", 0, 0, 'r'},
+		{"nocache", 0, 0, 'n'},	   {"cache", 1, 0, 't'},	{"discard", 1, 0, 'd'},
+		{"aio", 1, 0, 'i'},	   {"force-share", 0, 0, 'U'},	{"image-opts", 0, 0, 1},
+		{"native-aio", 0, 0, 'k'}, {"copy-on-read", 0, 0, 'C'}, {0}};
 	static const char *const aios[] = {"threads", "native", "io_uring", NULL};
 	static const char *const discards[] = {"ignore", "off", "unmap", "on", NULL};
 	struct io io = {.img = img, .how.flags = BLOCK_OPEN_RDWR | BLOCK_OPEN_UNMAP};
@@ -619,11 +611,14 @@ int img_io(struct img *img, int argc, char **argv)
 	unsigned n = 0;
 	int c, ret = 0;
 
-	while (!ret && (c = getopt_long(argc, argv, "c:f:rnt:d:i:kU", longs, NULL)) != -1) {
+	while (!ret && (c = getopt_long(argc, argv, "c:Cf:rnt:d:i:kU", longs, NULL)) != -1) {
 		switch (c) {
 		case 'c':
 			commands = xrealloc(commands, (n + 1) * sizeof(*commands));
 			commands[n++] = optarg;
+			break;
+		case 'C':
+			io.how.copy_on_read = true;
 			break;
 		case 'f':
 			set(&io.how.format, optarg);

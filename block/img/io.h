@@ -10,7 +10,7 @@ enum { IO_MAX_ARGS = 64 };
 /* How the image was opened, to open it again. */
 struct io_how {
 	char *name, *format, *discard, *aio;
-	bool image_opts;
+	bool image_opts, copy_on_read;
 	uint32_t flags;
 };
 

@@ -31,6 +31,13 @@ bool io_open(struct io *io, struct error **err)
 	}
 	io->node = block_open_tool(io->img->loop, &opts, flags, &io->img->names, err);
 	opts_free(&opts);
+	if (io->node && how->copy_on_read) {
+		io->node = block_filter_above(&block_copy_on_read, io->node);
+		if (!block_copy_on_read_init(io->node, err)) {
+			block_unref(io->node);
+			io->node = NULL;
+		}
+	}
 	if (!io->node)
 		error_prefix(err, "can't open%s%s: ", how->image_opts ? "" : " device ",
 			     how->image_opts ? "" : how->name);
@@ -54,11 +61,11 @@ static void do_open(struct io *io, struct io_args *a)
 	uint32_t flags = BLOCK_OPEN_RDWR | BLOCK_OPEN_UNMAP;
 	const char *discard = NULL, *options = NULL, *cache = "writeback";
 	struct error *err = NULL;
-	bool native = false;
+	bool native = false, copy = false;
 	int c;
 
 	optind = 0;
-	while ((c = getopt(a->argc, a->argv, "+rnkUt:d:o:")) != -1) {
+	while ((c = getopt(a->argc, a->argv, "+rnkCUt:d:o:")) != -1) {
 		switch (c) {
 		case 'r':
 			flags &= ~BLOCK_OPEN_RDWR;
@@ -68,6 +75,9 @@ static void do_open(struct io *io, struct io_args *a)
 			break;
 		case 'k':
 			native = true;
+			break;
+		case 'C':
+			copy = true;
 			break;
 		case 'U':
 			flags |= BLOCK_OPEN_FORCE_SHARE;
@@ -108,6 +118,7 @@ static void do_open(struct io *io, struct io_args *a)
 	io->how.aio = native ? xstrdup("native") : NULL;
 	io->how.image_opts = options != NULL;
 	io->how.flags = flags;
+	io->how.copy_on_read = copy;
 	if (!io_open(io, &err))
 		fail(io, err);
 }
@@ -318,6 +329,12 @@ static void do_sigraise(struct io *io, struct io_args *a)
 	raise(sig);
 }
 
+static void do_abort(struct io *io, struct io_args *a)
+{
+	fflush(stdout);
+	abort();
+}
+
 static void do_quit(struct io *io, struct io_args *a)
 {
 	io->quit = true;
@@ -343,6 +360,7 @@ static void do_help(struct io *io, struct io_args *a)
 }
 
 const struct io_command io_file_commands[] = {
+	{"abort", NULL, do_abort, 0, 0, false, true, "", "ends as a crash does"},
 	{"alloc", NULL, do_alloc, 1, 2, false, false, "offset [count]",
 	 "how much of it this image has itself"},
 	{"close", "c", do_close, 0, 0, false, false, "", "closes the image"},
@@ -351,7 +369,7 @@ const struct io_command io_file_commands[] = {
 	{"length", "l", do_length, 0, 0, false, false, "", "the disk's size"},
 	{"map", NULL, do_map, 0, 0, false, false, "", "what this image has itself"},
 	{"open", "o", do_open, 1, -1, false, true,
-	 "[-rnkU] [-t cache] [-d discard] [-o options] [path]", "opens an image"},
+	 "[-rnkCU] [-t cache] [-d discard] [-o options] [path]", "opens an image"},
 	{"quit", "q", do_quit, 0, 0, false, true, "", "ends the program"},
 	{"reopen", NULL, do_reopen, 0, -1, false, false, "[(-r|-w)] [-c cache]",
 	 "opens the same image in another way"},

@@ -45,7 +45,7 @@ static const struct {
 	{"info", img_info, "tell about an image",
 	 "[--image-opts] [-f FMT] [--output=human|json] [--backing-chain] [-U] FILE"},
 	{"io", img_io, "read and write by commands",
-	 "[-c COMMAND]... [-f FMT] [-r] [-n] [-t CACHE] [-d DISCARD] [-i AIO] [-k] "
+	 "[-c COMMAND]... [-C] [-f FMT] [-r] [-n] [-t CACHE] [-d DISCARD] [-i AIO] [-k] "
 	 "[-U] [--image-opts] [FILE]"},
 	{"map", img_map, "where an image's contents are",
 	 "[--image-opts] [-f FMT] [--start-offset=OFFSET] [--max-length=LENGTH] "

@@ -66,6 +66,14 @@ def test_random_above_a_base(tmp_path, cluster):
     qemu_img("check", "-q", ours)
 
 
+def test_copy_on_read_as_an_option(tmp_path):
+    ours, theirs, _ = chain(tmp_path)
+    vmm_io(ours, ["read -q 512k 64k"], "-C", "-f", "qcow2")
+    qemu_io(theirs, ["read -q 512k 64k"], "-C", "-f", "qcow2")
+    assert depths(ours) == depths(theirs) and 0 in depths(ours)
+    assert vmm_img("io", "-c", "abort", ours, ok=False)[0] == -6
+
+
 def test_refusals(tmp_path):
     ours, _, _ = chain(tmp_path)
     code, _, err = vmm_img("io", "--image-opts", "-r", "-c", "read 0 512", cor_options(ours),
