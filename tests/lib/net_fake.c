@@ -60,14 +60,22 @@ static void fake_writable(void *opaque, unsigned queue)
 	f->q[queue].writables++;
 }
 
+static void all_ready(void *opaque)
+{
+	struct net_fake *f = opaque;
+
+	for (unsigned i = 0; i < f->pairs; i++)
+		net_receive_ready(f->nd, i);
+}
+
 static void fake_link_changed(void *opaque, bool up)
 {
 	struct net_fake *f = opaque;
 
 	f->link = up;
 	f->link_changes++;
-	for (unsigned i = 0; up && i < f->pairs; i++)
-		net_receive_ready(f->nd, i);
+	if (up)
+		evloop_call(f->loop, all_ready, f);
 }
 
 void net_fake_init(struct net_fake *f, struct netdev *nd, struct evloop *loop, unsigned pairs,

@@ -16,6 +16,7 @@
 #include "net/frames.h"
 #include "tests/lib/net_fake.h"
 #include "tests/lib/net_make.h"
+#include "vmm/core/thread.h"
 #include "vmm/core/util.h"
 
 struct fixture {
@@ -519,6 +520,56 @@ static void test_detach(void **state)
 	stop_server(&s);
 }
 
+/* The queue on a thread of its own, clients that come and go on the main one. */
+static void send_some(void *opaque)
+{
+	struct net_fake *f = opaque;
+	uint8_t packet[1500] = {0};
+
+	net_fake_add_room(f, 0, 8);
+	for (unsigned i = 0; i < 50; i++)
+		net_fake_send(f, 0, packet, sizeof(packet));
+	while (net_fake_count(f, 0))
+		net_fake_take(f, 0, packet);
+}
+
+static void turn_until_link(struct evloop *loop, struct net_fake *f, bool up)
+{
+	int64_t end = clock_now(&clock_monotonic) + 5 * NSEC_PER_SEC;
+
+	while (net_link(f->nd) != up) {
+		assert_true(clock_now(&clock_monotonic) < end);
+		evloop_call(f->loop, send_some, f);
+		evloop_run_once(loop, NSEC_PER_MSEC);
+	}
+}
+
+static void test_threads(void **state)
+{
+	struct fixture *x = *state;
+	struct iothread *t = iothread_new("io", NULL);
+	struct netdev *nd = net_must_make(x->loop, "stream,server=on,addr.type=unix,addr.path=%s",
+					  x->path);
+	struct net_fake f;
+
+	net_fake_init(&f, nd, t->loop, 1, 2048, 2);
+	for (unsigned i = 0; i < 100; i++) {
+		int fd = plain_connect(x->path);
+
+		turn_until_link(x->loop, &f, true);
+		for (unsigned k = 0; k < 20; k++)
+			plain_send(fd, "hello", 5);
+		if (i % 3 == 0)
+			send(fd, "\xff\xff\xff\xff", 4, 0);
+		evloop_call(t->loop, send_some, &f);
+		close(fd);
+		turn_until_link(x->loop, &f, false);
+	}
+	net_fake_destroy(&f);
+	net_free(nd);
+	iothread_free(t);
+}
+
 static void test_options(void **state)
 {
 	net_must_refuse("stream", "'addr.type' is missing");
@@ -549,17 +600,10 @@ static void test_options(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_unix),
-		TEST(test_inet),
-		TEST(test_fd),
-		TEST(test_pieces),
-		TEST(test_malformed),
-		TEST(test_no_room),
-		TEST(test_full),
-		TEST(test_shapes),
-		TEST(test_reconnect),
-		TEST(test_detach),
-		cmocka_unit_test(test_options),
+		TEST(test_unix),   TEST(test_inet),	 TEST(test_fd),
+		TEST(test_pieces), TEST(test_malformed), TEST(test_no_room),
+		TEST(test_full),   TEST(test_shapes),	 TEST(test_reconnect),
+		TEST(test_detach), TEST(test_threads),	 cmocka_unit_test(test_options),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
