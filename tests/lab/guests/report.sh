@@ -7,6 +7,7 @@ grep -E 'System RAM' /proc/iomem | tail -n 1
 for t in $(cat /proc/cmdline); do
 	case $t in
 	test=*) test=${t#test=} ;;
+	addr=*) addr=${t#addr=} ;;
 	esac
 done
 case ${test:-} in
@@ -50,6 +51,28 @@ diskcheck)
 	mount -t ext4 -o ro /dev/vda /mnt && (cd /mnt && md5sum f*); umount /mnt; echo "DISK-READ" ;;
 rng)
 	cat /sys/class/misc/hw_random/rng_current; dd if=/dev/hwrng bs=16 count=1 2>/dev/null | wc -c ;;
+net) # an address by DHCP, or addr=A/BITS; then whatever comes to port 7 goes back
+	ip link set eth0 up
+	if [ -n "$addr" ]; then
+		ip addr add "$addr" dev eth0
+	else
+		cat >/tmp/dhcp <<-'S'
+		#!/bin/busybox sh
+		[ "$1" = bound ] || exit 0
+		ip addr add $ip/$mask dev eth0; ip route add default via $router
+		echo "nameserver $dns" >/etc/resolv.conf
+		echo "DHCP $ip/$mask via $router dns $dns"
+		S
+		chmod +x /tmp/dhcp
+		udhcpc -i eth0 -n -q -s /tmp/dhcp >/dev/console 2>&1
+		ping -c 1 -W 20 10.0.2.2 >/dev/null && echo "PING-OK"
+	fi
+	echo "carrier $(cat /sys/class/net/eth0/carrier) mac $(cat /sys/class/net/eth0/address) mtu $(cat /sys/class/net/eth0/mtu)"
+	(while :; do nc -l -p 7 -e cat; done) &
+	sleep 1; echo "NET-READY"
+	while [ "$(cat /sys/class/net/eth0/carrier)" = 1 ]; do sleep 1; done; echo "LINK-DOWN"
+	while [ "$(cat /sys/class/net/eth0/carrier)" = 0 ]; do sleep 1; done; echo "LINK-UP"
+	sleep 1000 ;;
 panic) echo c >/proc/sysrq-trigger ;;
 triple) echo "TRIPLE-NOW"; reboot -f ;; # with reboot=t on the command line
 hang) echo "HANGING"; while :; do :; done ;;
