@@ -86,6 +86,19 @@ struct net_queue {
 	bool told;	     /* filters have seen the packet that is sent next */
 };
 
+/* What a card lets through to its guest: query-rx-filter. */
+enum net_rx_state { NET_RX_NORMAL, NET_RX_NONE, NET_RX_ALL }; /* normal: by the table */
+enum { NET_RX_MACS = 64, NET_RX_VLANS = 4096 };
+struct net_rx_filter {
+	bool promiscuous, broadcast;
+	bool unicast_overflow, multicast_overflow; /* the guest has more than fit */
+	enum net_rx_state unicast, multicast, vlan;
+	uint8_t mac[6];
+	unsigned unicast_count, multicast_count;
+	uint8_t unicast_table[NET_RX_MACS][6], multicast_table[NET_RX_MACS][6];
+	uint8_t vlans[NET_RX_VLANS / 8]; /* bits */
+};
+
 /* The front end. */
 struct net_peer {
 	/*
@@ -108,6 +121,8 @@ struct net_peer {
 	/* announce-self: the guest's address is told to the network anew. NULL: it cannot. Main
 	 * thread. */
 	void (*announce)(void *opaque);
+	/* NULL: it has none. Main thread. */
+	void (*rx_filter)(void *opaque, struct net_rx_filter *filter);
 	void *opaque;
 };
 

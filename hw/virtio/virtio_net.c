@@ -544,6 +544,7 @@ bool virtio_net_attach(struct virtio_net *net, struct error **err)
 		.name = net->vdev.label,
 		.info = info,
 		.announce = announce,
+		.rx_filter = virtio_net_query_filter,
 		.opaque = net,
 	};
 	if (!net->netdev)

@@ -241,4 +241,7 @@ extern const struct device_desc virtio_net_pci_desc;
 extern const struct device_desc virtio_net_pci_non_transitional_desc;
 extern const struct device_desc virtio_net_pci_transitional_desc;
 
+/* virtio_net_query.c: struct net_peer's rx_filter. */
+void virtio_net_query_filter(void *opaque, struct net_rx_filter *filter);
+
 #endif

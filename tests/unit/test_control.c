@@ -530,6 +530,17 @@ static void count_announcement(void *opaque)
 	++*(unsigned *)opaque;
 }
 
+static void some_filter(void *opaque, struct net_rx_filter *f)
+{
+	*f = (struct net_rx_filter){.broadcast = true,
+				    .vlan = NET_RX_ALL,
+				    .unicast = NET_RX_NONE,
+				    .mac = {0x52, 0x54, 0, 0x12, 0x34, 0x56},
+				    .multicast_count = 1,
+				    .multicast_table = {{1, 0, 0x5e, 0, 0, 1}},
+				    .vlans = {2}};
+}
+
 static char *card_info(void *opaque)
 {
 	return xstrdup("model=card,macaddr=52:54:00:12:34:56");
@@ -541,6 +552,7 @@ static void test_network(void **state)
 	unsigned announced = 0;
 	const struct net_peer card = {.buffers = no_buffers,
 				      .announce = count_announcement,
+				      .rx_filter = some_filter,
 				      .info = card_info,
 				      .name = "card0",
 				      .opaque = &announced};
@@ -580,6 +592,15 @@ static void test_network(void **state)
 	has(ask(x, "{\"execute\":\"announce-self\",\"arguments\":{\"initial\":1,\"max\":1,"
 		   "\"rounds\":0,\"step\":0}}"),
 	    "'rounds' expects");
+
+	has(ask(x, "{\"execute\":\"query-rx-filter\"}"), "\"name\": \"card0\"");
+	has(x->text, "\"main-mac\": \"52:54:00:12:34:56\"");
+	has(x->text, "\"vlan\": \"all\"");
+	has(x->text, "\"unicast\": \"none\"");
+	has(x->text, "\"multicast-table\": [\"01:00:5e:00:00:01\"]");
+	has(x->text, "\"vlan-table\": [1]");
+	has(ask(x, "{\"execute\":\"query-rx-filter\",\"arguments\":{\"name\":\"n9\"}}"),
+	    "invalid net client name: n9");
 
 	notifier_fire(&nd->events, &(struct net_event){.netdev = nd,
 						       .connected = true,

@@ -283,6 +283,7 @@ static const struct qmp_arg throttle_args[] = {
 static const struct qmp_arg set_link_args[] = {{"name", QMP_STRING}, {"up", QMP_BOOL}, {NULL}};
 static const struct qmp_arg netdev_add_args[] = {{"type", QMP_STRING}, {"id", QMP_STRING}, {NULL}};
 static const struct qmp_arg netdev_del_args[] = {{"id", QMP_STRING}, {NULL}};
+static const struct qmp_arg rx_filter_args[] = {{"name", QMP_STRING, true}, {NULL}};
 static const struct qmp_arg announce_args[] = {{"initial", QMP_INT},
 					       {"max", QMP_INT},
 					       {"rounds", QMP_INT},
@@ -310,6 +311,7 @@ const struct qmp_command qmp_commands[] = {
 	{ "query-commands", NULL, cmd_query_commands },
 	{ "query-kvm", NULL, cmd_query_kvm },
 	{ "query-name", NULL, cmd_query_name },
+	{ "query-rx-filter", rx_filter_args, net_cmd_query_rx_filter },
 	{ "query-status", NULL, cmd_query_status },
 	{ "query-target", NULL, cmd_query_target },
 	{ "query-uuid", NULL, cmd_query_uuid },

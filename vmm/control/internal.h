@@ -110,6 +110,7 @@ json_t *net_cmd_set_link(struct control *c, const json_t *args, struct error **e
 json_t *net_cmd_add(struct control *c, const json_t *args, struct error **err);
 json_t *net_cmd_del(struct control *c, const json_t *args, struct error **err);
 json_t *net_cmd_announce(struct control *c, const json_t *args, struct error **err);
+json_t *net_cmd_query_rx_filter(struct control *c, const json_t *args, struct error **err);
 void net_info_network(struct control *c, FILE *out);
 void net_info_usernet(struct control *c, FILE *out);
 /* id NULL: the first back end that can. */

@@ -176,6 +176,72 @@ json_t *net_cmd_announce(struct control *c, const json_t *args, struct error **e
 	return json_object();
 }
 
+/* query-rx-filter */
+
+static json_t *describe_macs(const uint8_t (*macs)[6], unsigned count)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < count; i++)
+		json_array_append_new(list, json_sprintf("%02x:%02x:%02x:%02x:%02x:%02x",
+							 macs[i][0], macs[i][1], macs[i][2],
+							 macs[i][3], macs[i][4], macs[i][5]));
+	return list;
+}
+
+static json_t *describe_vlans(const struct net_rx_filter *f)
+{
+	json_t *list = json_array();
+
+	for (int i = 0; i < NET_RX_VLANS; i++)
+		if (f->vlans[i / 8] >> i % 8 & 1)
+			json_array_append_new(list, json_integer(i));
+	return list;
+}
+
+static json_t *describe_filter(const char *name, const struct net_rx_filter *f)
+{
+	static const char *const states[] = {"normal", "none", "all"};
+	json_t *mac = describe_macs(&f->mac, 1);
+	json_t *json = json_pack(
+		"{s:s, s:b, s:s, s:s, s:s, s:b, s:b, s:b, s:O, s:o, s:o, s:o}", "name", name,
+		"promiscuous", f->promiscuous, "unicast", states[f->unicast], "multicast",
+		states[f->multicast], "vlan", states[f->vlan], "broadcast-allowed", f->broadcast,
+		"unicast-overflow", f->unicast_overflow, "multicast-overflow",
+		f->multicast_overflow, "main-mac", json_array_get(mac, 0), "unicast-table",
+		describe_macs(f->unicast_table, f->unicast_count), "multicast-table",
+		describe_macs(f->multicast_table, f->multicast_count), "vlan-table",
+		describe_vlans(f));
+
+	json_decref(mac);
+	return json;
+}
+
+json_t *net_cmd_query_rx_filter(struct control *c, const json_t *args, struct error **err)
+{
+	const char *name = json_string_value(json_object_get(args, "name"));
+	struct netdev *only = name ? netdevs_find_end(c->netdevs, name) : NULL;
+	struct net_rx_filter filter;
+	json_t *list = json_array();
+
+	for (struct netdev *nd = c->netdevs->first; nd; nd = nd->next) {
+		const struct net_peer *peer = nd->peer;
+
+		if ((name && nd != only) || !peer || !peer->rx_filter)
+			continue;
+		peer->rx_filter(peer->opaque, &filter);
+		json_array_append_new(list, describe_filter(peer->name, &filter));
+	}
+	if (!name || json_array_size(list))
+		return list;
+	json_decref(list);
+	if (only)
+		error_set(err, "net client(%s) doesn't support rx-filter querying", name);
+	else
+		error_set(err, "invalid net client name: %s", name);
+	return NULL;
+}
+
 /* Connections of back ends that have some */
 
 static json_t *address(const struct net_event *e)
