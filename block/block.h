@@ -129,6 +129,7 @@ struct block_limits {
 
 uint64_t block_length(const struct block_node *node); /* bytes, multiple of 512 */
 bool block_read_only(const struct block_node *node);
+bool block_encrypted(const struct block_node *node); /* what the image's file has of the disk */
 const struct block_limits *block_limits(const struct block_node *node);
 const char *block_name(const struct block_node *node);	 /* node-name */
 const char *block_format(const struct block_node *node); /* "qcow2" */

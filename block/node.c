@@ -205,6 +205,13 @@ bool block_read_only(const struct block_node *node)
 	return node->read_only;
 }
 
+bool block_encrypted(const struct block_node *node)
+{
+	while (node->drv->filter && node->file)
+		node = node->file;
+	return node->key_secret != NULL;
+}
+
 const struct block_limits *block_limits(const struct block_node *node)
 {
 	return &node->limits;

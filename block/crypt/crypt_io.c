@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Requests to encrypted bytes; see crypt_io.h. A request is worked off in pieces of a buffer's size:
- * it takes the piece's range, then a buffer, and gives both back before the next piece. Nobody waits
- * for a range while holding a buffer, so that there is always one who goes on.
+ * Requests to encrypted bytes; see crypt_io.h. A request is worked off in pieces of a buffer's
+ * size: it takes the piece's range, then a buffer, and gives both back before the next piece.
+ * Nobody waits for a range while holding a buffer, so that there is always one who goes on.
  *
  * Thread: the node's loop.
  */

@@ -3,15 +3,15 @@
  * Requests to encrypted bytes: what lies in a node's file is sectors of 512 bytes, each encrypted
  * for itself. Shared by the driver luks and by qcow2, whose data goes through a node "crypt".
  *
- * Every transfer goes through a bounce buffer, so that neither a guest sees ciphertext in its memory
- * nor changes what is being encrypted. There are so many bytes of buffers for a node and no more;
- * who finds none waits. A write that covers a sector in part reads it first, and holds it for itself
- * meanwhile: so parts of one sector are never lost to one another. Whole sectors are written without
- * reading, in as many transfers at a time as there are buffers.
+ * Every transfer goes through a bounce buffer, so that neither a guest sees ciphertext in its
+ * memory nor changes what is being encrypted. There are so many bytes of buffers for a node and no
+ * more; who finds none waits. A write that covers a sector in part reads it first, and holds it for
+ * itself meanwhile: so parts of one sector are never lost to one another. Whole sectors are written
+ * without reading, in as many transfers at a time as there are buffers.
  *
- * Power cuts: a sector is written at once, in place. What a write leaves if it is cut off is what it
- * leaves of a plain disk: each of its sectors old or new. Parts of a sector that was not written are
- * as durable as they were.
+ * Power cuts: a sector is written at once, in place. What a write leaves if it is cut off is what
+ * it leaves of a plain disk: each of its sectors old or new. Parts of a sector that was not written
+ * are as durable as they were.
  *
  * Thread: the node's loop.
  */
@@ -83,7 +83,8 @@ static inline void crypt_io_set_iv(struct block_req *req, uint64_t offset)
 
 /*
  * A node that encrypts everything above file, which becomes its own; for qcow2, whose metadata goes
- * past it. The IV is the offset's in the file, or the one given with crypt_io_set_iv(). Takes crypt.
+ * past it. The IV is the offset's in the file, or the one given with crypt_io_set_iv(). Takes
+ * crypt.
  */
 struct block_node *crypt_node_above(struct block_node *file, struct crypt *crypt, bool other_iv);
 

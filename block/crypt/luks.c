@@ -88,7 +88,8 @@ static bool check_places(const struct luks *l, uint64_t room, struct error **err
 		uint64_t at = l->slots[i].offset;
 
 		if (at < LUKS_HEADER || !range_inside(at, bytes, MIN(room, l->payload))) {
-			error_set(err, "LUKS key slot %u's key material overlaps something else", i);
+			error_set(err, "LUKS key slot %u's key material overlaps something else",
+				  i);
 			return false;
 		}
 		for (unsigned k = 0; k < i; k++) {

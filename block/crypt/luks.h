@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * LUKS version 1 (Clemens Fruhwirth, "LUKS On-Disk Format Specification 1.2.3"): the header, and the
- * master key that up to eight passwords unlock. The header lies at the beginning of a file (driver
- * luks) or in clusters of a qcow2 image.
+ * LUKS version 1 (Clemens Fruhwirth, "LUKS On-Disk Format Specification 1.2.3"): the header, and
+ * the master key that up to eight passwords unlock. The header lies at the beginning of a file
+ * (driver luks) or in clusters of a qcow2 image.
  *
  *   luks.c       the header's bytes (pure functions on bytes that nobody trusts)
  *   luks_key.c   key slots: unlocking, filling, erasing
  *   luks_make.c  new headers by options, and amending
  *
- * A key slot's key material is the master key blown up to 4000 stripes, of which none may be missing
- * if the key is to be had again, encrypted with what PBKDF2 makes of the password.
+ * A key slot's key material is the master key blown up to 4000 stripes, of which none may be
+ * missing if the key is to be had again, encrypted with what PBKDF2 makes of the password.
  *
  * Main thread, synchronous: deriving a key takes a second or two by design.
  */

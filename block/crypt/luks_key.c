@@ -244,9 +244,9 @@ bool luks_erase_slot(struct luks *l, unsigned index, const struct luks_io *io, s
 	return !ret;
 }
 
-static bool unlock_as(const struct luks *l, const struct luks_io *io,
-		      const struct objects *objects, const char *prefix, const char *id,
-		      uint8_t key[CRYPT_MAX_KEY], struct error **err)
+static bool unlock_as(const struct luks *l, const struct luks_io *io, const struct objects *objects,
+		      const char *prefix, const char *id, uint8_t key[CRYPT_MAX_KEY],
+		      struct error **err)
 {
 	const uint8_t *password;
 	size_t len = 0;

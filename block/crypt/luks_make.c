@@ -76,7 +76,8 @@ bool luks_params_read(struct luks_params *p, struct opts *opts, const char *pref
 	const char *id = option(opts, prefix, "key-secret");
 
 	*p = (struct luks_params){.iter_ms = ITER_MS};
-	if (!read_spec(p, opts, prefix, err) || !number(opts, prefix, "iter-time", &p->iter_ms, err))
+	if (!read_spec(p, opts, prefix, err) ||
+	    !number(opts, prefix, "iter-time", &p->iter_ms, err))
 		return false;
 	if (!p->iter_ms)
 		p->iter_ms = ITER_MS;
@@ -183,7 +184,7 @@ struct amend {
 	const struct luks_io *io;
 	const uint8_t *key;
 	bool force;
-	int64_t slot;	   /* -1: none is named */
+	int64_t slot;	    /* -1: none is named */
 	const uint8_t *old; /* or NULL */
 	size_t old_len;
 };
@@ -252,8 +253,10 @@ static bool erase_one(const struct amend *a, struct error **err)
 	else if (!a->l->slots[index].active && !a->force)
 		error_set(err, "Given keyslot %u is already erased (inactive)", index);
 	else if (!ret && !a->force)
-		error_set(err, "Given keyslot %u does not hold the given (old) "
-			       "password", index);
+		error_set(err,
+			  "Given keyslot %u does not hold the given (old) "
+			  "password",
+			  index);
 	else if (count_active(a->l) == 1 && a->l->slots[index].active && !a->force)
 		error_set(err,
 			  "Attempt to erase the only active keyslot %u which will erase all the "

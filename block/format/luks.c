@@ -141,8 +141,7 @@ static bool amend(struct block_node *node, struct opts *opts, bool force,
 	struct luks_node *s = node->opaque;
 	struct luks_io io = file_io(node->file);
 
-	return luks_amend_as(&s->luks, &io, objects, node->key_secret, opts, "",
-			     force, err);
+	return luks_amend_as(&s->luks, &io, objects, node->key_secret, opts, "", force, err);
 }
 
 static bool create(const char *filename, const struct block_create *c, struct error **err)

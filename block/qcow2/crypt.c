@@ -8,8 +8,8 @@
  *   1, AES: AES-128-CBC with the password's first 16 bytes as its key, and the guest's offset for
  *      the IV. Nothing tells whether a password is right. Old images are read and written; new ones
  *      are not made.
- *   2, LUKS: the header extension tells where a LUKS header lies; its payload's place means nothing,
- *      and the IV is the offset in the file.
+ *   2, LUKS: the header extension tells where a LUKS header lies; its payload's place means
+ * nothing, and the IV is the offset in the file.
  *
  * Main thread, at opening and amending.
  */
@@ -135,7 +135,7 @@ static bool is_crypt_option(const char *key)
 }
 
 bool qcow2_amend_crypt(struct qcow2 *s, struct opts *opts, bool force,
-		  const struct objects *objects, struct error **err)
+		       const struct objects *objects, struct error **err)
 {
 	struct luks_io io = header_io(s);
 	bool any = false;
@@ -145,11 +145,12 @@ bool qcow2_amend_crypt(struct qcow2 *s, struct opts *opts, bool force,
 	if (!any)
 		return true;
 	if (!s->luks) {
-		error_set(err, s->h.crypt_method ? "Only LUKS encryption options can be amended for "
-						   "qcow2 with 'encrypt.format'"
-						 : "No encryption in image header");
+		error_set(err, s->h.crypt_method
+				       ? "Only LUKS encryption options can be amended for "
+					 "qcow2 with 'encrypt.format'"
+				       : "No encryption in image header");
 		return false;
 	}
-	return luks_amend_as(s->luks, &io, objects, s->node->key_secret, opts,
-			     "encrypt.", force, err);
+	return luks_amend_as(s->luks, &io, objects, s->node->key_secret, opts, "encrypt.", force,
+			     err);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * LUKS headers. Input: "L" and a header's 592 bytes; or changes to a good header that a password
- * opens, three bytes each: where (big-endian), and what is put there. Iterations are cut down, since
- * many of them are only slow.
+ * opens, three bytes each: where (big-endian), and what is put there. Iterations are cut down,
+ * since many of them are only slow.
  */
 #include <stddef.h>
 #include <stdint.h>

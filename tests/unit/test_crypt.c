@@ -170,10 +170,9 @@ static void test_modes(void **state)
 /* Every combination that is allowed gives back what it was given, and hides it. */
 static void test_all_algorithms(void **state)
 {
-	static const char *const algs[] = {"aes-128",	  "aes-192",	 "aes-256",
-					   "serpent-128", "serpent-192", "serpent-256",
-					   "twofish-128", "twofish-192", "twofish-256",
-					   "cast5-128"};
+	static const char *const algs[] = {
+		"aes-128",     "aes-192",     "aes-256",     "serpent-128", "serpent-192",
+		"serpent-256", "twofish-128", "twofish-192", "twofish-256", "cast5-128"};
 	static const char *const modes[] = {"cbc", "xts", "ecb", "ctr"};
 	static const char *const ivgens[] = {"plain", "plain64", "essiv"};
 	uint8_t key[64], buf[1024], was[1024];
@@ -287,10 +286,11 @@ static void test_encrypted_secret(void **state)
 	size_t len = 0;
 
 	assert_true(crypt_secret_add(objects, master, &err));
-	assert_true(crypt_secret_add(objects,
-				     "secret,id=x,keyid=k,format=base64,data=zL/3CUYZC1IqOrRrzXqwsA==,"
-				     "iv=0I7Gw/TKuA+Old2W2apQ3g==",
-				     &err));
+	assert_true(
+		crypt_secret_add(objects,
+				 "secret,id=x,keyid=k,format=base64,data=zL/3CUYZC1IqOrRrzXqwsA==,"
+				 "iv=0I7Gw/TKuA+Old2W2apQ3g==",
+				 &err));
 	data = secret_find(objects, "x", &len, NULL);
 	assert_int_equal(len, 6);
 	assert_memory_equal(data, "123456", 6);

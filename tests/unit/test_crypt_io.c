@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Requests to an encrypted disk that completes in random order: parts of one sector written side by
- * side, more requests than there are buffers, vectors that are cut anywhere, a disk that fails. What
- * is read must be what a plain disk would hold, and nothing of it may be seen in the file.
+ * side, more requests than there are buffers, vectors that are cut anywhere, a disk that fails.
+ * What is read must be what a plain disk would hold, and nothing of it may be seen in the file.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -309,6 +309,7 @@ static void test_drive_and_blockdev(void **state)
 		if (!node)
 			fail_msg("%s", error_message(err));
 		assert_int_equal(block_length(node), 1 << 20);
+		assert_true(block_encrypted(node));
 		assert_int_equal(block_pwrite(node, 1000 + blockdev, &byte, 1, 0), 0);
 		assert_int_equal(block_pread(node, 1000, &byte, 1), 0);
 		assert_int_equal(byte, 7);

@@ -88,8 +88,8 @@ static json_t *describe_medium(const struct drive *d)
 
 	json_t *o = json_pack("{s:s, s:s, s:b, s:s, s:b, s:{s:s, s:s, s:I}}", "file",
 			      block_filename(node), "drv", block_format(node), "ro",
-			      block_read_only(node), "node-name", block_name(node), "encrypted", 0,
-			      "image", "filename", block_filename(node), "format",
+			      block_read_only(node), "node-name", block_name(node), "encrypted",
+			      block_encrypted(node), "image", "filename", block_filename(node), "format",
 			      block_format(node), "virtual-size", (json_int_t)block_length(node));
 
 	limits_describe(d, o);

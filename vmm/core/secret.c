@@ -137,8 +137,8 @@ static uint8_t *given(struct opts *opts, size_t *len, struct error **err)
 }
 
 /* Decrypts in place with the key of another secret; *len is what remains. */
-static bool decrypt(const struct objects *objects, const char *keyid, const char *iv64, uint8_t *data,
-		    size_t *len, struct error **err)
+static bool decrypt(const struct objects *objects, const char *keyid, const char *iv64,
+		    uint8_t *data, size_t *len, struct error **err)
 {
 	uint8_t iv[64] = {0};
 	size_t key_len, iv_len = iv64 ? MIN(strlen(iv64), sizeof(iv)) : 0;
@@ -177,8 +177,7 @@ static bool decrypt(const struct objects *objects, const char *keyid, const char
 #endif
 	padding = data[*len - 1];
 	if (!padding || padding > 16) {
-		error_set(err,
-			  "Incorrect number of padding bytes (%u) found on decrypted data",
+		error_set(err, "Incorrect number of padding bytes (%u) found on decrypted data",
 			  padding);
 		return false;
 	}
