@@ -660,16 +660,21 @@ def test_errors_of_servers(folder):
 
 # Servers that end
 
+def talk(process):
+    """vmm-img io has its image open once it has answered."""
+    process.stdin.write("length\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "5 MiB\n"
+
+
 def test_killed_server(folder, disk):
     """Without reconnect-delay every request fails at once; nothing hangs."""
     with our_server(folder, disk, "-f", "raw") as s:
         p = subprocess.Popen([VMM_IMG, "io", "-f", "raw", s.uri()], stdin=subprocess.PIPE,
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        p.stdin.write("read -q 0 512\nsleep 200\n")
-        p.stdin.flush()
-        time.sleep(0.15)
+        talk(p)
         s.kill()
-        out, err = p.communicate("read 0 512\nwrite 0 512\nflush\n", timeout=20)
+        out, err = p.communicate("sleep 100\nread 0 512\nwrite 0 512\nflush\n", timeout=20)
         assert "read failed: Input/output error" in out and "write failed: Input/output error" in out
         assert p.returncode == 1
 
@@ -688,9 +693,7 @@ def test_reconnects(folder, disk, keys, tls):
         p = subprocess.Popen([VMM_IMG, "io", *client, "--image-opts",
                               s.options(**{"reconnect-delay": 30, **options})],
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        p.stdin.write("length\n")
-        p.stdin.flush()
-        assert p.stdout.readline() == "5 MiB\n"
+        talk(p)
         p.stdin.write("\n".join(commands[:400]) + "\n")
         p.stdin.flush()
         s.kill()
@@ -713,14 +716,12 @@ def test_gives_up_reconnecting(folder, disk):
     with our_server(folder, disk, "-f", "raw") as s:
         p = subprocess.Popen([VMM_IMG, "io", "--image-opts", s.options(**{"reconnect-delay": 1})],
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        p.stdin.write("read -q 0 512\nsleep 300\n")
-        p.stdin.flush()
-        time.sleep(0.15)
+        talk(p)
         s.kill()
         start = time.monotonic()
-        out, err = p.communicate("read 0 512\nread 0 512\n", timeout=20)
+        out, err = p.communicate("sleep 100\nread 0 512\nread 0 512\n", timeout=60)
         assert out.count("read failed: Input/output error") == 2
-        assert 0.5 < time.monotonic() - start < 8
+        assert 0.5 < time.monotonic() - start < 40
 
 
 def test_open_timeout(folder, disk):
@@ -734,7 +735,7 @@ def test_open_timeout(folder, disk):
     assert p.returncode == 0, err
     start = time.monotonic()
     assert vmm_img("info", "--image-opts", f"driver=nbd,path={path}.none,open-timeout=1", ok=False)[0] == 1
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 40
 
 
 class Liar:
@@ -801,17 +802,18 @@ class Liar:
 def test_lying_servers(folder, answer):
     liar = Liar(f"{folder}/l", answer)
     image = f"driver=nbd,path={folder}/l"
+    half = answer((0, 0, 0, 7, 0, 0)) == struct.pack(">IIQ", 0x67446698, 0, 7)[:9]
     try:
         p = subprocess.Popen([VMM_IMG, "io", "--image-opts", image], stdin=subprocess.PIPE,
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
-            out, err = p.communicate("read 0 512\n", timeout=2)
+            out, err = p.communicate("read 0 512\n", timeout=1 if half else 60)
             assert "read failed: " in out and p.returncode == 1
         except subprocess.TimeoutExpired:
             # Half an answer is no mistake yet; the server's end is.
             p.kill()
             p.communicate()
-            assert answer((0, 0, 0, 7, 0, 0)) == struct.pack(">IIQ", 0x67446698, 0, 7)[:9]
+            assert half
     finally:
         liar.close()
 
@@ -822,13 +824,14 @@ def test_lying_greetings(folder):
         liar = Liar(f"{folder}/g{i}", lambda r: None, size=size, greeting=greeting)
         p = subprocess.Popen([VMM_IMG, "info", "--image-opts", f"driver=nbd,path={folder}/g{i}"],
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        short = greeting and len(greeting) < 18  # more may come
         try:
-            out, err = p.communicate(timeout=1)
+            out, err = p.communicate(timeout=0.5 if short else 60)
             assert p.returncode == 1 and len(err.strip().splitlines()) == 1
         except subprocess.TimeoutExpired:
             p.kill()
             p.communicate()
-            assert greeting == b"x" or greeting.startswith(b"HTTP")  # shorter than a greeting
+            assert short
         finally:
             liar.close()
 
