@@ -369,6 +369,11 @@ static void board_reset(struct notifier *n, void *data)
 	struct error *err = NULL;
 
 	b->acpi_fresh = false;
+	/* What the kernel before left unmasked would interrupt this one before it knows of it. */
+	if (b->accel->ops->x86->reset_irqchip(b->accel) < 0) {
+		log_error("the interrupt controllers cannot be reset");
+		vm_request_stop(b->vm, RUN_STATE_INTERNAL_ERROR);
+	}
 	q35_tables_reset(b);
 	if (!b->boot)
 		return;

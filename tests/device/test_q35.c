@@ -32,6 +32,7 @@ struct slot {
 };
 
 struct machine {
+	unsigned irqchip_resets;
 	struct accel accel;
 	struct accel_ops ops;
 	struct accel_x86_ops x86;
@@ -158,6 +159,7 @@ static int reset_rest(struct vcpu *v)
 
 static int reset_irqchip(struct accel *a)
 {
+	container_of(a, struct machine, accel)->irqchip_resets++;
 	return 0;
 }
 
@@ -434,7 +436,9 @@ static void test_shadow(void **state)
 	assert_ram(&m, 0xec000);
 
 	/* What was written there stays; what a CPU sees after reset is the firmware again. */
+	assert_int_equal(m.irqchip_resets, 1);
 	vm_reset(&m.vm, CAUSE_GUEST_RESET);
+	assert_int_equal(m.irqchip_resets, 2);
 	assert_null(slot_at(&m, 0xc0000));
 	assert_rom(&m, 0xe8000, BIOS_SIZE / 4096 - 24);
 	assert_rom(&m, 0xff000, BIOS_SIZE / 4096 - 1);

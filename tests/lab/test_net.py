@@ -62,7 +62,7 @@ def test_user_mode(boot, tmp_path, legacy):
     assert "BOOTP/DHCP, Reply" in text and "ICMP echo reply" in text
 
 
-@pytest.mark.parametrize("vhost,queues", [("off", 1), ("on", 1), ("on", 4)])
+@pytest.mark.parametrize("vhost,queues", [("off", 1), ("off", 4), ("on", 1), ("on", 4)])
 def test_tap(boot, tmp_path, vhost, queues):
     """With all offloads between the host's stack and the guest's."""
     tap, net = f"tap{os.getpid()}", os.getpid() % 200 + 20
