@@ -20,8 +20,6 @@
 #ifdef CONFIG_LIBURING
 #include <liburing.h>
 
-enum { LARGE_READ = 128 << 10 };
-
 struct uring {
 	struct engine engine;
 	struct io_uring ring;
@@ -81,9 +79,6 @@ static bool prepare(struct uring *u, struct io_op *op)
 		io_uring_prep_writev(sqe, fd, iov, count, op->offset);
 	if (op->kind == IO_WRITE && op->dsync)
 		sqe->rw_flags = RWF_DSYNC;
-	/* What the page cache has is otherwise copied in this thread, in the call that hands it over. */
-	if (op->kind == IO_READ && op->align == 1 && op->bytes >= LARGE_READ)
-		sqe->flags |= IOSQE_ASYNC;
 	if (u->fixed)
 		sqe->flags |= IOSQE_FIXED_FILE;
 	io_uring_sqe_set_data(sqe, op);
