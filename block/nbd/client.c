@@ -39,10 +39,10 @@ static nbd_completion_callback piece_of(struct nbd_req *r)
 /* A command that libnbd did not even take: it may have found the connection dead. */
 static void refused(struct nbd_req *r)
 {
-	int error = nbd_get_errno();
+	int error = r->s->link.lib.get_errno();
 
 	r->pieces--;
-	if (nbd_aio_is_dead(r->s->link.h) || nbd_aio_is_closed(r->s->link.h))
+	if (r->s->link.lib.aio_is_dead(r->s->link.h) || r->s->link.lib.aio_is_closed(r->s->link.h))
 		r->lost = true;
 	else if (!r->ret)
 		r->ret = error ? -error : -EIO;
@@ -50,7 +50,7 @@ static void refused(struct nbd_req *r)
 
 static void read_piece(struct nbd_req *r, void *buf, size_t bytes, uint64_t offset)
 {
-	if (nbd_aio_pread(r->s->link.h, buf, bytes, offset, piece_of(r), 0) < 0)
+	if (r->s->link.lib.aio_pread(r->s->link.h, buf, bytes, offset, piece_of(r), 0) < 0)
 		refused(r);
 }
 
@@ -58,8 +58,8 @@ static void write_piece(struct nbd_req *r, const void *buf, size_t bytes, uint64
 {
 	bool fua = (r->req->act_flags & BLOCK_FUA) && r->s->fua;
 
-	if (nbd_aio_pwrite(r->s->link.h, buf, bytes, offset, piece_of(r),
-			   fua ? LIBNBD_CMD_FLAG_FUA : 0) < 0)
+	if (r->s->link.lib.aio_pwrite(r->s->link.h, buf, bytes, offset, piece_of(r),
+				      fua ? LIBNBD_CMD_FLAG_FUA : 0) < 0)
 		refused(r);
 }
 
@@ -110,8 +110,8 @@ static void give_range(struct nbd_req *r)
 		uint64_t offset = r->req->offset + at;
 
 		n = MIN(r->bytes - at, (uint64_t)MANY);
-		if ((zero ? nbd_aio_zero(h, n, offset, piece_of(r), zero_flags(r))
-			  : nbd_aio_trim(h, n, offset, piece_of(r), 0)) < 0)
+		if ((zero ? r->s->link.lib.aio_zero(h, n, offset, piece_of(r), zero_flags(r))
+			  : r->s->link.lib.aio_trim(h, n, offset, piece_of(r), 0)) < 0)
 			refused(r);
 	}
 }
@@ -136,14 +136,14 @@ static void give_status(struct nbd_req *r)
 	nbd_extent_callback extents = {.callback = on_extents, .user_data = r};
 
 	r->extent->bytes = 0;
-	if (nbd_aio_block_status(r->s->link.h, r->bytes, r->offset, extents, piece_of(r),
-				 LIBNBD_CMD_FLAG_REQ_ONE) < 0)
+	if (r->s->link.lib.aio_block_status(r->s->link.h, r->bytes, r->offset, extents, piece_of(r),
+					    LIBNBD_CMD_FLAG_REQ_ONE) < 0)
 		refused(r);
 }
 
 static void give_flush(struct nbd_req *r)
 {
-	if (nbd_aio_flush(r->s->link.h, piece_of(r), 0) < 0)
+	if (r->s->link.lib.aio_flush(r->s->link.h, piece_of(r), 0) < 0)
 		refused(r);
 }
 

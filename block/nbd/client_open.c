@@ -49,8 +49,9 @@ static void attempt(struct nbd_node *s)
 static bool adopt(struct nbd_node *s, struct error **err)
 {
 	struct nbd_handle *h = s->link.h;
-	int64_t size = nbd_get_size(h), min = nbd_get_block_size(h, LIBNBD_SIZE_MINIMUM),
-		max = nbd_get_block_size(h, LIBNBD_SIZE_MAXIMUM);
+	int64_t size = s->link.lib.get_size(h),
+		min = s->link.lib.get_block_size(h, LIBNBD_SIZE_MINIMUM),
+		max = s->link.lib.get_block_size(h, LIBNBD_SIZE_MAXIMUM);
 	bool first = s->opening;
 
 	if (min < 1)
@@ -64,7 +65,7 @@ static bool adopt(struct nbd_node *s, struct error **err)
 		return false;
 	}
 	if (!first && ((uint64_t)size < s->size || min > s->min ||
-		       (nbd_is_read_only(h) > 0 && !s->node->read_only))) {
+		       (s->link.lib.is_read_only(h) > 0 && !s->node->read_only))) {
 		error_set(err, "The server's export is no longer what it was");
 		return false;
 	}
@@ -73,12 +74,12 @@ static bool adopt(struct nbd_node *s, struct error **err)
 		s->min = min;
 	}
 	s->max = ALIGN_DOWN(max, s->min);
-	s->flush = nbd_can_flush(h) > 0;
-	s->fua = nbd_can_fua(h) > 0;
-	s->trim = nbd_can_trim(h) > 0;
-	s->zero = nbd_can_zero(h) > 0;
-	s->fast_zero = nbd_can_fast_zero(h) > 0;
-	s->status = nbd_can_meta_context(h, s->target.context) > 0;
+	s->flush = s->link.lib.can_flush(h) > 0;
+	s->fua = s->link.lib.can_fua(h) > 0;
+	s->trim = s->link.lib.can_trim(h) > 0;
+	s->zero = s->link.lib.can_zero(h) > 0;
+	s->fast_zero = s->link.lib.can_fast_zero(h) > 0;
+	s->status = s->link.lib.can_meta_context(h, s->target.context) > 0;
 	return true;
 }
 
@@ -289,7 +290,7 @@ bool nbd_open(struct block_node *node, const struct block_open *how, struct opts
 	ev_timer_init(&s->deadline, on_deadline, s);
 	ev_work_init(&s->work, nbd_run_finished, s);
 	asked_context = opts_has(opts, "x-dirty-bitmap");
-	if (!read_options(s, how, opts, err))
+	if (!nbd_calls_load(&s->link.lib, err) || !read_options(s, how, opts, err))
 		return false;
 	s->opening = true;
 	if (!wait_open(s, err))
@@ -299,7 +300,7 @@ bool nbd_open(struct block_node *node, const struct block_open *how, struct opts
 		error_set(err, "requested x-dirty-bitmap %s not found", s->target.context);
 		return false;
 	}
-	if (nbd_is_read_only(s->link.h) > 0 && !node->read_only) {
+	if (s->link.lib.is_read_only(s->link.h) > 0 && !node->read_only) {
 		if (!(how->flags & BLOCK_OPEN_AUTO_RO)) {
 			error_set(err, "The server's export '%s' is read-only", s->target.export);
 			return false;

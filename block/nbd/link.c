@@ -74,7 +74,7 @@ static void lost(struct nbd_link *l, struct error *why)
 static void lost_libnbd(struct nbd_link *l)
 {
 	struct error *why = NULL;
-	const char *text = nbd_get_error();
+	const char *text = l->lib.get_error();
 
 	error_set(&why, "%s", text ? text : "The server hung up");
 	lost(l, why);
@@ -87,16 +87,16 @@ static void update(struct nbd_link *l)
 
 	if (!l->h || l->phase == NBD_LINK_LOST)
 		return;
-	if (nbd_aio_is_dead(l->h) || nbd_aio_is_closed(l->h)) {
+	if (l->lib.aio_is_dead(l->h) || l->lib.aio_is_closed(l->h)) {
 		lost_libnbd(l);
 		return;
 	}
 	if (l->phase == NBD_LINK_NEGOTIATE &&
-	    (l->target->list ? nbd_aio_is_negotiating(l->h) : nbd_aio_is_ready(l->h))) {
+	    (l->target->list ? l->lib.aio_is_negotiating(l->h) : l->lib.aio_is_ready(l->h))) {
 		l->phase = NBD_LINK_UP;
 		evloop_post(l->loop, &l->work);
 	}
-	direction = nbd_aio_get_direction(l->h);
+	direction = l->lib.aio_get_direction(l->h);
 	evloop_fd_mod(l->loop, &l->ev,
 		      (direction & LIBNBD_AIO_DIRECTION_READ ? EPOLLIN : 0) |
 			      (direction & LIBNBD_AIO_DIRECTION_WRITE ? EPOLLOUT : 0));
@@ -110,13 +110,13 @@ void nbd_link_poke(struct nbd_link *l)
 static void on_ready(void *opaque, uint32_t revents)
 {
 	struct nbd_link *l = opaque;
-	unsigned direction = nbd_aio_get_direction(l->h);
+	unsigned direction = l->lib.aio_get_direction(l->h);
 	uint32_t gone = EPOLLHUP | EPOLLERR;
 
 	if ((revents & (EPOLLIN | gone)) && (direction & LIBNBD_AIO_DIRECTION_READ))
-		nbd_aio_notify_read(l->h);
+		l->lib.aio_notify_read(l->h);
 	else if ((revents & (EPOLLOUT | gone)) && (direction & LIBNBD_AIO_DIRECTION_WRITE))
-		nbd_aio_notify_write(l->h);
+		l->lib.aio_notify_write(l->h);
 	update(l);
 	l->progress(l->opaque);
 }
@@ -125,10 +125,10 @@ static bool make_handle(struct nbd_link *l)
 {
 	const struct nbd_target *t = l->target;
 
-	l->h = nbd_create();
-	return l->h && !nbd_set_export_name(l->h, t->export ? t->export : "") &&
-	       !nbd_set_full_info(l->h, t->list) && !nbd_set_opt_mode(l->h, t->list) &&
-	       (!t->context || !nbd_add_meta_context(l->h, t->context));
+	l->h = l->lib.create();
+	return l->h && !l->lib.set_export_name(l->h, t->export ? t->export : "") &&
+	       !l->lib.set_full_info(l->h, t->list) && !l->lib.set_opt_mode(l->h, t->list) &&
+	       (!t->context || !l->lib.add_meta_context(l->h, t->context));
 }
 
 /* A socket that speaks NBD without TLS becomes libnbd's. */
@@ -150,7 +150,7 @@ static void hand_over(struct nbd_link *l, int fd)
 		lost(l, why);
 		return;
 	}
-	if (nbd_aio_connect_socket(l->h, fd) < 0)
+	if (l->lib.aio_connect_socket(l->h, fd) < 0)
 		lost_libnbd(l);
 	else
 		update(l);
@@ -260,10 +260,10 @@ void nbd_link_stop(struct nbd_link *l, bool polite)
 	if (l->phase == NBD_LINK_IDLE)
 		return;
 	if (polite && l->phase == NBD_LINK_UP)
-		nbd_aio_disconnect(l->h, 0);
+		l->lib.aio_disconnect(l->h, 0);
 	evloop_fd_del(l->loop, &l->ev);
 	evloop_unpost(l->loop, &l->work);
-	nbd_close(l->h);
+	l->lib.close(l->h);
 	l->h = NULL;
 	nbd_starttls_free(l->tls); /* after libnbd: passes its last words on */
 	l->tls = NULL;
@@ -295,7 +295,7 @@ void nbd_link_attach(struct nbd_link *l, struct evloop *loop)
 	if (l->tls)
 		nbd_starttls_attach(l->tls, loop);
 	if (l->h && l->phase != NBD_LINK_LOST) {
-		evloop_fd_add(loop, &l->ev, nbd_aio_get_fd(l->h), EPOLLIN, on_ready, l);
+		evloop_fd_add(loop, &l->ev, l->lib.aio_get_fd(l->h), EPOLLIN, on_ready, l);
 		update(l);
 	}
 	evloop_post(loop, &l->work);

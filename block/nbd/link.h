@@ -8,11 +8,11 @@
 #ifndef BLOCK_NBD_LINK_H
 #define BLOCK_NBD_LINK_H
 
-#include <libnbd.h>
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <sys/socket.h>
 
+#include "block/nbd/calls.h"
 #include "vmm/core/evloop.h"
 #include "vmm/core/tls.h"
 
@@ -54,6 +54,7 @@ struct nbd_link {
 	void *opaque;
 
 	enum nbd_link_phase phase;
+	struct nbd_calls lib; /* the user's to load, before the first start */
 	struct nbd_handle *h;
 	struct nbd_starttls *tls;
 	struct error *why; /* it was lost */

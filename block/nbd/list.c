@@ -87,24 +87,26 @@ static bool wait_done(struct lister *l, int begun)
 	return l->done && !l->error;
 }
 
-static void print_flags(struct nbd_handle *h)
+static void print_flags(const struct lister *l)
 {
+	struct nbd_handle *h = l->link.h;
+
 	const struct {
 		int set;
 		const char *name;
 		unsigned bit;
 	} flags[] = {
 		{1, NULL, 0},
-		{nbd_is_read_only(h), "readonly", 1},
-		{nbd_can_flush(h), "flush", 2},
-		{nbd_can_fua(h), "fua", 3},
-		{nbd_is_rotational(h), "rotational", 4},
-		{nbd_can_trim(h), "trim", 5},
-		{nbd_can_zero(h), "zeroes", 6},
-		{nbd_can_df(h), "df", 7},
-		{nbd_can_multi_conn(h), "multi", 8},
-		{nbd_can_cache(h), "cache", 10},
-		{nbd_can_fast_zero(h), "fast-zero", 11},
+		{l->link.lib.is_read_only(h), "readonly", 1},
+		{l->link.lib.can_flush(h), "flush", 2},
+		{l->link.lib.can_fua(h), "fua", 3},
+		{l->link.lib.is_rotational(h), "rotational", 4},
+		{l->link.lib.can_trim(h), "trim", 5},
+		{l->link.lib.can_zero(h), "zeroes", 6},
+		{l->link.lib.can_df(h), "df", 7},
+		{l->link.lib.can_multi_conn(h), "multi", 8},
+		{l->link.lib.can_cache(h), "cache", 10},
+		{l->link.lib.can_fast_zero(h), "fast-zero", 11},
 	};
 	unsigned value = 0;
 
@@ -126,18 +128,18 @@ static bool print_export(struct lister *l, const struct export *e)
 	printf(" export: '%s'\n", e->name);
 	if (e->description)
 		printf("  description: %s\n", e->description);
-	if (nbd_set_export_name(h, e->name) < 0 ||
-	    !wait_done(l, nbd_aio_opt_info(h, completion(l))))
+	if (l->link.lib.set_export_name(h, e->name) < 0 ||
+	    !wait_done(l, l->link.lib.aio_opt_info(h, completion(l))))
 		return false;
-	printf("  size:  %" PRIu64 "\n", (uint64_t)nbd_get_size(h));
-	print_flags(h);
+	printf("  size:  %" PRIu64 "\n", (uint64_t)l->link.lib.get_size(h));
+	print_flags(l);
 	for (int i = 0; i < 3; i++) {
-		int64_t size = nbd_get_block_size(h, i);
+		int64_t size = l->link.lib.get_block_size(h, i);
 
 		if (size > 0)
 			printf("  %s block: %" PRIi64 "\n", sizes[i], size);
 	}
-	if (!wait_done(l, nbd_aio_opt_list_meta_context(h,
+	if (!wait_done(l, l->link.lib.aio_opt_list_meta_context(h,
 							(nbd_context_callback){
 								.callback = on_context,
 								.user_data = l,
@@ -170,7 +172,7 @@ static bool run(struct lister *l, struct evloop *loop, struct error **err)
 		return false;
 	}
 	if (!wait_done(l,
-		       nbd_aio_opt_list(l->link.h,
+		       l->link.lib.aio_opt_list(l->link.h,
 					(nbd_list_callback){.callback = on_export, .user_data = l},
 					completion(l)))) {
 		error_set(err, "The server does not list its exports");
@@ -200,9 +202,9 @@ bool nbd_list(struct evloop *loop, const struct nbd_list_config *config, struct 
 		return false;
 	l.target.hostname = hostname ? xstrdup(hostname) : NULL;
 	nbd_link_init(&l.link, &l.target, on_progress, &l);
-	ok = run(&l, loop, err);
+	ok = nbd_calls_load(&l.link.lib, err) && run(&l, loop, err);
 	if (ok)
-		nbd_aio_opt_abort(l.link.h);
+		l.link.lib.aio_opt_abort(l.link.h);
 	nbd_link_stop(&l.link, false);
 	forget_contexts(&l);
 	while (l.exports) {
