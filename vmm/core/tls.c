@@ -13,10 +13,10 @@
 #include "vmm/core/util.h"
 
 #ifdef CONFIG_GNUTLS
-#include <gnutls/gnutls.h>
-#include <gnutls/x509.h>
+#include "vmm/core/tls_calls.h"
 
 struct tls_creds {
+	struct tls_calls lib;
 	bool server, psk, verify_peer;
 	char *dir, *priority, *username;
 	gnutls_certificate_credentials_t cert;
@@ -36,11 +36,11 @@ static void creds_free(void *object)
 	struct tls_creds *c = object;
 
 	if (c->cert)
-		gnutls_certificate_free_credentials(c->cert);
+		c->lib.certificate_free_credentials(c->cert);
 	if (c->psk_server)
-		gnutls_psk_free_server_credentials(c->psk_server);
+		c->lib.psk_free_server_credentials(c->psk_server);
 	if (c->psk_client)
-		gnutls_psk_free_client_credentials(c->psk_client);
+		c->lib.psk_free_client_credentials(c->psk_client);
 	free(c->dir);
 	free(c->priority);
 	free(c->username);
@@ -68,13 +68,15 @@ static struct tls_creds *creds_new(struct opts *opts, const char *priority, stru
 	c->server = endpoint;
 	c->dir = xstrdup(dir);
 	c->priority = xasprintf("%s%s", given ? given : "NORMAL", priority);
-	ret = gnutls_priority_init(&parsed, c->priority, &where);
+	if (!tls_calls_load(&c->lib, err))
+		goto fail;
+	ret = c->lib.priority_init(&parsed, c->priority, &where);
 	if (ret < 0) {
 		error_set(err, "Unable to set TLS session priority %s: %s", c->priority,
-			  gnutls_strerror(ret));
+			  c->lib.strerror(ret));
 		goto fail;
 	}
-	gnutls_priority_deinit(parsed);
+	c->lib.priority_deinit(parsed);
 	return c;
 fail:
 	creds_free(c);
@@ -107,17 +109,17 @@ static bool load_trust(struct tls_creds *c, struct error **err)
 
 	/* A server that asks for no certificates does without. */
 	if (have_file(c, "ca-cert.pem", !c->server || c->verify_peer, &path, &why)) {
-		ret = gnutls_certificate_set_x509_trust_file(c->cert, path, GNUTLS_X509_FMT_PEM);
+		ret = c->lib.certificate_set_x509_trust_file(c->cert, path, GNUTLS_X509_FMT_PEM);
 		if (ret < 0)
 			error_set(&why, "Cannot load CA certificate '%s': %s", path,
-				  gnutls_strerror(ret));
+				  c->lib.strerror(ret));
 	}
 	free(path);
 	path = NULL;
 	if (!why && have_file(c, "ca-crl.pem", false, &path, &why)) {
-		ret = gnutls_certificate_set_x509_crl_file(c->cert, path, GNUTLS_X509_FMT_PEM);
+		ret = c->lib.certificate_set_x509_crl_file(c->cert, path, GNUTLS_X509_FMT_PEM);
 		if (ret < 0)
-			error_set(&why, "Cannot load CRL '%s': %s", path, gnutls_strerror(ret));
+			error_set(&why, "Cannot load CRL '%s': %s", path, c->lib.strerror(ret));
 	}
 	free(path);
 	if (why)
@@ -135,11 +137,11 @@ static bool load_own(struct tls_creds *c, const char *password, struct error **e
 	if (have_file(c, c->server ? "server-cert.pem" : "client-cert.pem", c->server, &cert,
 		      &why) &&
 	    have_file(c, c->server ? "server-key.pem" : "client-key.pem", true, &key, &why)) {
-		ret = gnutls_certificate_set_x509_key_file2(c->cert, cert, key, GNUTLS_X509_FMT_PEM,
+		ret = c->lib.certificate_set_x509_key_file2(c->cert, cert, key, GNUTLS_X509_FMT_PEM,
 							    password, 0);
 		if (ret < 0)
 			error_set(&why, "Cannot load certificate '%s' & key '%s': %s", cert, key,
-				  gnutls_strerror(ret));
+				  c->lib.strerror(ret));
 	}
 	free(cert);
 	free(key);
@@ -176,15 +178,15 @@ static void *x509_create(const struct objects *objects, const char *id, struct o
 
 	if (!c)
 		return NULL;
-	ret = gnutls_certificate_allocate_credentials(&c->cert);
+	ret = c->lib.certificate_allocate_credentials(&c->cert);
 	if (ret < 0) {
-		error_set(err, "Cannot allocate credentials: %s", gnutls_strerror(ret));
+		error_set(err, "Cannot allocate credentials: %s", c->lib.strerror(ret));
 		goto fail;
 	}
 	if (!load_trust(c, err) || !load_key(c, objects, opts_get(opts, "passwordid"), err))
 		goto fail;
 	if (c->server)
-		gnutls_certificate_set_known_dh_params(c->cert, GNUTLS_SEC_PARAM_MEDIUM);
+		c->lib.certificate_set_known_dh_params(c->cert, GNUTLS_SEC_PARAM_MEDIUM);
 	return c;
 fail:
 	creds_free(c);
@@ -226,27 +228,27 @@ static bool load_psk_client(struct tls_creds *c, const char *path, struct error 
 	if (!find_key(path, c->username, &key, err))
 		return false;
 	datum = (gnutls_datum_t){(unsigned char *)key, strlen(key)};
-	ret = gnutls_psk_allocate_client_credentials(&c->psk_client);
+	ret = c->lib.psk_allocate_client_credentials(&c->psk_client);
 	if (!ret)
-		ret = gnutls_psk_set_client_credentials(c->psk_client, c->username, &datum,
+		ret = c->lib.psk_set_client_credentials(c->psk_client, c->username, &datum,
 							GNUTLS_PSK_KEY_HEX);
 	free(key);
 	if (ret < 0)
-		error_set(err, "Failed to set client credentials: %s", gnutls_strerror(ret));
+		error_set(err, "Failed to set client credentials: %s", c->lib.strerror(ret));
 	return ret >= 0;
 }
 
 static bool load_psk_server(struct tls_creds *c, const char *path, struct error **err)
 {
-	int ret = gnutls_psk_allocate_server_credentials(&c->psk_server);
+	int ret = c->lib.psk_allocate_server_credentials(&c->psk_server);
 
 	if (!ret)
-		ret = gnutls_psk_set_server_credentials_file(c->psk_server, path);
+		ret = c->lib.psk_set_server_credentials_file(c->psk_server, path);
 	if (ret < 0) {
-		error_set(err, "Failed to set server credentials: %s", gnutls_strerror(ret));
+		error_set(err, "Failed to set server credentials: %s", c->lib.strerror(ret));
 		return false;
 	}
-	gnutls_psk_set_server_known_dh_params(c->psk_server, GNUTLS_SEC_PARAM_MEDIUM);
+	c->lib.psk_set_server_known_dh_params(c->psk_server, GNUTLS_SEC_PARAM_MEDIUM);
 	return true;
 }
 
@@ -303,16 +305,21 @@ const struct tls_creds *tls_creds_find(const struct objects *objects, const char
 struct tls_creds *tls_creds_system(struct error **err)
 {
 	struct tls_creds *c = xcalloc(1, sizeof(*c));
-	int ret = gnutls_certificate_allocate_credentials(&c->cert);
+	int ret;
 
+	if (!tls_calls_load(&c->lib, err)) {
+		creds_free(c);
+		return NULL;
+	}
+	ret = c->lib.certificate_allocate_credentials(&c->cert);
 	c->verify_peer = true;
 	c->priority = xstrdup("NORMAL");
 	if (ret >= 0)
-		ret = gnutls_certificate_set_x509_system_trust(c->cert);
+		ret = c->lib.certificate_set_x509_system_trust(c->cert);
 	if (ret >= 0)
 		return c;
 	error_set(err, "Cannot load the system's certificate authorities: %s",
-		  gnutls_strerror(ret));
+		  c->lib.strerror(ret));
 	creds_free(c);
 	return NULL;
 }
@@ -337,7 +344,7 @@ static void expect_peer(struct tls_session *tls)
 	if (c->psk)
 		return;
 	if (c->server)
-		gnutls_certificate_server_set_request(
+		tls->creds->lib.certificate_server_set_request(
 			tls->session, c->verify_peer ? GNUTLS_CERT_REQUIRE : GNUTLS_CERT_IGNORE);
 	if (!c->verify_peer)
 		return;
@@ -347,7 +354,7 @@ static void expect_peer(struct tls_session *tls)
 						    : GNUTLS_KP_TLS_WWW_SERVER)};
 	want[1] = (gnutls_typed_vdata_st){.type = GNUTLS_DT_DNS_HOSTNAME,
 					  .data = (unsigned char *)tls->hostname};
-	gnutls_session_set_verify_cert2(tls->session, want, tls->hostname ? 2 : 1, 0);
+	tls->creds->lib.session_set_verify_cert2(tls->session, want, tls->hostname ? 2 : 1, 0);
 }
 
 static int set_credentials(struct tls_session *tls)
@@ -355,9 +362,11 @@ static int set_credentials(struct tls_session *tls)
 	const struct tls_creds *c = tls->creds;
 
 	if (!c->psk)
-		return gnutls_credentials_set(tls->session, GNUTLS_CRD_CERTIFICATE, c->cert);
-	return gnutls_credentials_set(tls->session, GNUTLS_CRD_PSK,
-				      c->server ? (void *)c->psk_server : (void *)c->psk_client);
+		return tls->creds->lib.credentials_set(tls->session, GNUTLS_CRD_CERTIFICATE,
+						       c->cert);
+	return tls->creds->lib.credentials_set(tls->session, GNUTLS_CRD_PSK,
+					       c->server ? (void *)c->psk_server
+							 : (void *)c->psk_client);
 }
 
 struct tls_session *tls_session_new(const struct tls_creds *creds, int fd, const char *hostname,
@@ -374,22 +383,22 @@ struct tls_session *tls_session_new(const struct tls_creds *creds, int fd, const
 	tls = xcalloc(1, sizeof(*tls));
 	tls->creds = creds;
 	tls->hostname = hostname && !creds->server ? xstrdup(hostname) : NULL;
-	ret = gnutls_init(&tls->session, (creds->server ? GNUTLS_SERVER : GNUTLS_CLIENT) |
-						 GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL);
+	ret = creds->lib.init(&tls->session, (creds->server ? GNUTLS_SERVER : GNUTLS_CLIENT) |
+						     GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL);
 	if (ret >= 0)
-		ret = gnutls_priority_set_direct(tls->session, creds->priority, &where);
+		ret = creds->lib.priority_set_direct(tls->session, creds->priority, &where);
 	if (ret >= 0)
 		ret = set_credentials(tls);
 	if (ret < 0) {
-		error_set(err, "Cannot start TLS: %s", gnutls_strerror(ret));
+		error_set(err, "Cannot start TLS: %s", creds->lib.strerror(ret));
 		tls_session_free(tls);
 		return NULL;
 	}
 	if (tls->hostname && !creds->psk)
-		gnutls_server_name_set(tls->session, GNUTLS_NAME_DNS, tls->hostname,
-				       strlen(tls->hostname));
+		creds->lib.server_name_set(tls->session, GNUTLS_NAME_DNS, tls->hostname,
+					   strlen(tls->hostname));
 	expect_peer(tls);
-	gnutls_transport_set_int(tls->session, fd);
+	creds->lib.transport_set_int2(tls->session, fd, fd);
 	return tls;
 }
 
@@ -398,24 +407,25 @@ void tls_session_free(struct tls_session *tls)
 	if (!tls)
 		return;
 	if (tls->session)
-		gnutls_deinit(tls->session);
+		tls->creds->lib.deinit(tls->session);
 	free(tls->hostname);
 	free(tls);
 }
 
 static void verification_error(struct tls_session *tls, struct error **err)
 {
-	unsigned status = gnutls_session_get_verify_cert_status(tls->session);
+	unsigned status = tls->creds->lib.session_get_verify_cert_status(tls->session);
 	gnutls_datum_t text = {0};
 
-	if (gnutls_certificate_verification_status_print(status, GNUTLS_CRT_X509, &text, 0) < 0)
+	if (tls->creds->lib.certificate_verification_status_print(status, GNUTLS_CRT_X509, &text,
+								  0) < 0)
 		text.data = NULL;
 	/* Sentences, each with a space behind it. */
 	while (text.data && text.size && strchr(" .\n", text.data[text.size - 1]))
 		text.data[--text.size] = 0;
 	error_set(err, "TLS handshake failed: the peer's certificate: %s",
 		  text.data ? (char *)text.data : "not trusted");
-	gnutls_free(text.data);
+	(*tls->creds->lib.free)(text.data);
 }
 
 int tls_handshake(struct tls_session *tls, struct error **err)
@@ -423,8 +433,8 @@ int tls_handshake(struct tls_session *tls, struct error **err)
 	int ret;
 
 	do
-		ret = gnutls_handshake(tls->session);
-	while (ret < 0 && ret != GNUTLS_E_AGAIN && !gnutls_error_is_fatal(ret));
+		ret = tls->creds->lib.handshake(tls->session);
+	while (ret < 0 && ret != GNUTLS_E_AGAIN && !tls->creds->lib.error_is_fatal(ret));
 	if (!ret)
 		return 0;
 	if (ret == GNUTLS_E_AGAIN)
@@ -432,13 +442,13 @@ int tls_handshake(struct tls_session *tls, struct error **err)
 	if (ret == GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR)
 		verification_error(tls, err);
 	else
-		error_set(err, "TLS handshake failed: %s", gnutls_strerror(ret));
+		error_set(err, "TLS handshake failed: %s", tls->creds->lib.strerror(ret));
 	return -EPROTO;
 }
 
 bool tls_wants_write(const struct tls_session *tls)
 {
-	return gnutls_record_get_direction(tls->session);
+	return tls->creds->lib.record_get_direction(tls->session);
 }
 
 /* A peer that asks for a new handshake in a running session gets none. */
@@ -454,7 +464,7 @@ ssize_t tls_recv(struct tls_session *tls, void *buf, size_t bytes)
 	ssize_t ret;
 
 	do
-		ret = gnutls_record_recv(tls->session, buf, bytes);
+		ret = tls->creds->lib.record_recv(tls->session, buf, bytes);
 	while (ret == GNUTLS_E_INTERRUPTED);
 	return result(ret);
 }
@@ -464,14 +474,14 @@ ssize_t tls_send(struct tls_session *tls, const void *buf, size_t bytes)
 	ssize_t ret;
 
 	do
-		ret = gnutls_record_send(tls->session, buf, bytes);
+		ret = tls->creds->lib.record_send(tls->session, buf, bytes);
 	while (ret == GNUTLS_E_INTERRUPTED);
 	return result(ret);
 }
 
 void tls_bye(struct tls_session *tls)
 {
-	gnutls_bye(tls->session, GNUTLS_SHUT_WR);
+	tls->creds->lib.bye(tls->session, GNUTLS_SHUT_WR);
 }
 
 #else
