@@ -513,13 +513,19 @@ static bool vmdk_open(struct block_node *node, const struct block_open *how, str
 static void renew_cid(struct block_node *node)
 {
 	struct vmdk *s = node->opaque;
+	unsigned n = s->text.cid_digits;
+	uint32_t cid = s->text.cid;
 	char digits[9];
 	uint8_t id[16];
 	int ret;
 
-	block_create_uuid(id);
-	snprintf(digits, sizeof(digits), "%08x", load_le32(id) & 0x7fffffff);
-	ret = block_pwrite(node->file, s->text_offset + s->text.cid_at, digits, 8, 0);
+	/* Written over the one before, which need not have all eight digits. */
+	while (cid == s->text.cid) {
+		block_create_uuid(id);
+		cid = load_le32(id) & 0x7fffffff & UINT32_MAX >> (32 - 4 * n);
+	}
+	snprintf(digits, sizeof(digits), "%0*x", (int)n, cid);
+	ret = block_pwrite(node->file, s->text_offset + s->text.cid_at, digits, n, 0);
 	if (!ret)
 		ret = block_flush(node->file);
 	if (ret)

@@ -45,7 +45,8 @@ struct vmdk_extent {
 struct vmdk_text {
 	char type[32]; /* createType */
 	uint32_t cid, parent_cid;
-	size_t cid_at; /* where its 8 digits are in the text; 0: nowhere */
+	size_t cid_at; /* where it is in the text; 0: nowhere */
+	unsigned cid_digits; /* as they stand in the text */
 	char *parent;  /* parentFileNameHint, or NULL */
 	struct vmdk_extent *extents;
 	unsigned count;

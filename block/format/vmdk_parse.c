@@ -154,7 +154,8 @@ static bool parse_line(struct vmdk_text *t, const char *line, size_t at, struct 
 
 	if (!strncmp(line, "CID=", 4)) {
 		t->cid = strtoul(line + 4, NULL, 16);
-		t->cid_at = strspn(line + 4, "0123456789abcdefABCDEF") == 8 ? at + 4 : 0;
+		t->cid_digits = strspn(line + 4, "0123456789abcdefABCDEF");
+		t->cid_at = t->cid_digits >= 1 && t->cid_digits <= 8 ? at + 4 : 0;
 	} else if (!strncmp(line, "parentCID=", 10)) {
 		t->parent_cid = strtoul(line + 10, NULL, 16);
 	} else if (!strncmp(line, "createType=", 11)) {

@@ -382,3 +382,16 @@ def test_dmg(tmp_path, fork):
     image.write_bytes(dmg(model, [0x80000007], fork))
     code, _, err = vmm_img("info", image, ok=False)
     assert code == 1 and "lzfse" in err
+
+
+def test_vmdk_short_content_id(tmp_path):
+    """QEMU writes no leading zeros: a number that replaces it has as many digits."""
+    image = tmp_path / "a.vmdk"
+    vmm_img("create", "-q", "-f", "vmdk", image, 3 * MiB)
+    data = image.read_bytes()
+    at = data.index(b"\nCID=") + 5
+    image.write_bytes(data[:at] + b"abc\n#xyz" + data[at + 8:])
+    assert_quiet(vmm_io(image, ["write -q -P 9 0 64k"], "-f", "vmdk"))
+    line = image.read_bytes()[at:at + 8]
+    assert line[3:] == b"\n#xyz" and line[:3] != b"abc" and int(line[:3], 16) >= 0
+    qemu_img("check", "-f", "vmdk", image)
