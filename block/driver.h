@@ -17,6 +17,7 @@
 
 #include "block/block.h"
 #include "block/create.h"
+#include "vmm/core/iov.h"
 #include "vmm/core/util.h"
 
 #define BLOCK_CHAIN_MAX	 200 /* nodes below one another */
@@ -305,16 +306,9 @@ void block_bitmap_free(struct block_bitmap *bm);
 void block_bitmaps_record(struct block_node *node, uint64_t offset, uint64_t bytes);
 void block_bitmaps_free(struct block_node *node);
 
-/* iov.c */
-size_t block_iov_bytes(const struct iovec *iov, int iovcnt);
-void block_iov_to_buf(const struct iovec *iov, int iovcnt, size_t skip, void *buf, size_t bytes);
-void block_iov_from_buf(const struct iovec *iov, int iovcnt, size_t skip, const void *buf,
-			size_t bytes);
+/* iov.c; copies and slices are vmm/core/iov.h's */
 void block_iov_zero(const struct iovec *iov, int iovcnt, size_t skip, size_t bytes);
 bool block_iov_is_zero(const struct iovec *iov, int iovcnt, size_t skip, size_t bytes);
-/* out has room for max entries; the number used, or -1 if max is too small. */
-int block_iov_slice(const struct iovec *iov, int iovcnt, size_t skip, size_t bytes,
-		    struct iovec *out, int max);
 bool block_buf_is_zero(const void *buf, size_t bytes);
 
 /*

@@ -91,8 +91,7 @@ static int bounce_piece(struct file_node *s, struct block_req *req, void *buf, u
 	if (req->act == BLOCK_READ) {
 		ret = bounce_io(s, IO_READ, buf, end - start, start);
 		if (!ret)
-			block_iov_from_buf(req->iov, req->iovcnt, skip, b + (offset - start),
-					   bytes);
+			iov_from_buf(req->iov, req->iovcnt, skip, b + (offset - start), bytes);
 		return ret;
 	}
 	if (start < offset) {
@@ -106,7 +105,7 @@ static int bounce_piece(struct file_node *s, struct block_req *req, void *buf, u
 			return ret;
 	}
 	if (req->act == BLOCK_WRITE)
-		block_iov_to_buf(req->iov, req->iovcnt, skip, b + (offset - start), bytes);
+		iov_to_buf(req->iov, req->iovcnt, skip, b + (offset - start), bytes);
 	else
 		memset(b + (offset - start), 0, bytes);
 	return bounce_io(s, IO_WRITE, buf, end - start, start);
@@ -237,7 +236,7 @@ static bool memory_aligned(const struct file_node *s, const struct block_req *re
 
 	if (req->act == BLOCK_WRITE_ZEROES)
 		return true;
-	n = block_iov_slice(req->iov, req->iovcnt, req->iov_skip, req->bytes, iov, 16);
+	n = iov_slice(req->iov, req->iovcnt, req->iov_skip, req->bytes, iov, 16);
 	if (n < 0)
 		return false;
 	for (int i = 0; i < n; i++) {

@@ -1,21 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Scatter lists: copies in and out, slices, and whether all of it is zero. Pure functions, any
+ * Scatter lists beyond vmm/core/iov.h: zeroes, and whether all of it is zero. Pure functions, any
  * thread.
  *
  * skip is counted in bytes from the list's beginning; callers see to it that skip + bytes lie
  * inside.
  */
 #include "block/driver.h"
-
-size_t block_iov_bytes(const struct iovec *iov, int iovcnt)
-{
-	size_t bytes = 0;
-
-	for (int i = 0; i < iovcnt; i++)
-		bytes += iov[i].iov_len;
-	return bytes;
-}
 
 /* Calls fn for each piece of [skip, skip + bytes) until it returns false. */
 static bool for_pieces(const struct iovec *iov, int iovcnt, size_t skip, size_t bytes,
@@ -35,24 +26,6 @@ static bool for_pieces(const struct iovec *iov, int iovcnt, size_t skip, size_t 
 	return true;
 }
 
-static bool piece_to_buf(void *opaque, void *piece, size_t len)
-{
-	char **at = opaque;
-
-	memcpy(*at, piece, len);
-	*at += len;
-	return true;
-}
-
-static bool piece_from_buf(void *opaque, void *piece, size_t len)
-{
-	const char **at = opaque;
-
-	memcpy(piece, *at, len);
-	*at += len;
-	return true;
-}
-
 static bool piece_zero(void *opaque, void *piece, size_t len)
 {
 	memset(piece, 0, len);
@@ -64,21 +37,6 @@ static bool piece_is_zero(void *opaque, void *piece, size_t len)
 	return block_buf_is_zero(piece, len);
 }
 
-void block_iov_to_buf(const struct iovec *iov, int iovcnt, size_t skip, void *buf, size_t bytes)
-{
-	char *at = buf;
-
-	for_pieces(iov, iovcnt, skip, bytes, piece_to_buf, &at);
-}
-
-void block_iov_from_buf(const struct iovec *iov, int iovcnt, size_t skip, const void *buf,
-			size_t bytes)
-{
-	const char *at = buf;
-
-	for_pieces(iov, iovcnt, skip, bytes, piece_from_buf, &at);
-}
-
 void block_iov_zero(const struct iovec *iov, int iovcnt, size_t skip, size_t bytes)
 {
 	for_pieces(iov, iovcnt, skip, bytes, piece_zero, NULL);
@@ -87,26 +45,6 @@ void block_iov_zero(const struct iovec *iov, int iovcnt, size_t skip, size_t byt
 bool block_iov_is_zero(const struct iovec *iov, int iovcnt, size_t skip, size_t bytes)
 {
 	return for_pieces(iov, iovcnt, skip, bytes, piece_is_zero, NULL);
-}
-
-int block_iov_slice(const struct iovec *iov, int iovcnt, size_t skip, size_t bytes,
-		    struct iovec *out, int max)
-{
-	int n = 0;
-
-	for (int i = 0; i < iovcnt && bytes; i++) {
-		if (skip >= iov[i].iov_len) {
-			skip -= iov[i].iov_len;
-			continue;
-		}
-		if (n == max)
-			return -1;
-		out[n].iov_base = (char *)iov[i].iov_base + skip;
-		out[n].iov_len = MIN(iov[i].iov_len - skip, bytes);
-		bytes -= out[n++].iov_len;
-		skip = 0;
-	}
-	return n;
 }
 
 bool block_buf_is_zero(const void *buf, size_t bytes)

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "vmm/core/iov.h"
 #include "vmm/core/log.h"
 #include "vmm/core/util.h"
 
@@ -33,45 +34,6 @@ struct net_dump {
 	uint8_t *flat; /* a packet of more pieces than one write takes */
 };
 
-/* The packet without its first skip bytes, at most max of it; how many pieces, or -1 if there are
- * more than room for them. */
-static int clip(struct iovec *out, int room, const struct net_packet *pkt, size_t skip, size_t max)
-{
-	int n = 0;
-
-	for (unsigned i = 0; i < pkt->iovcnt && max; i++) {
-		struct iovec v = pkt->iov[i];
-		size_t gone = MIN(skip, v.iov_len);
-
-		skip -= gone;
-		v.iov_base = (char *)v.iov_base + gone;
-		v.iov_len = MIN(v.iov_len - gone, max);
-		if (!v.iov_len)
-			continue;
-		if (n == room)
-			return -1;
-		max -= v.iov_len;
-		out[n++] = v;
-	}
-	return n;
-}
-
-static void flatten(struct net_dump *d, struct iovec *out, const struct net_packet *pkt,
-		    size_t skip, size_t max)
-{
-	size_t at = 0;
-
-	for (unsigned i = 0; i < pkt->iovcnt && at < max; i++) {
-		size_t gone = MIN(skip, pkt->iov[i].iov_len);
-		size_t n = MIN(pkt->iov[i].iov_len - gone, max - at);
-
-		memcpy(d->flat + at, (char *)pkt->iov[i].iov_base + gone, n);
-		skip -= gone;
-		at += n;
-	}
-	*out = (struct iovec){d->flat, at};
-}
-
 /* A record in one write: whoever reads along sees whole ones. Under the lock, so that times ascend
  * in the file. */
 static void write_record(struct net_dump *d, const struct net_packet *pkt, size_t skip)
@@ -79,12 +41,13 @@ static void write_record(struct net_dump *d, const struct net_packet *pkt, size_
 	struct iovec iov[1 + PIECES_MAX];
 	uint8_t head[PCAP_RECORD];
 	size_t len = pkt->len - skip, kept = MIN(MIN(len, d->maxlen), NET_PACKET_MAX);
-	int pieces = clip(iov + 1, PIECES_MAX, pkt, skip, kept);
+	int pieces = iov_slice(pkt->iov, pkt->iovcnt, skip, kept, iov + 1, PIECES_MAX);
 	int64_t now = clock_now(&clock_realtime);
 	ssize_t done;
 
 	if (pieces < 0) {
-		flatten(d, iov + 1, pkt, skip, kept);
+		iov[1].iov_base = d->flat;
+		iov[1].iov_len = iov_to_buf(pkt->iov, pkt->iovcnt, skip, d->flat, kept);
 		pieces = 1;
 	}
 	store_le32(head, now / NSEC_PER_SEC);

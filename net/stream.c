@@ -15,6 +15,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "vmm/core/iov.h"
 #include "vmm/core/log.h"
 #include "vmm/core/util.h"
 
@@ -67,13 +68,7 @@ static void keep_rest(struct net_stream *s, const struct net_packet *pkt, size_t
 	} else {
 		skip -= sizeof(length);
 	}
-	for (unsigned i = 0; i < pkt->iovcnt; i++) {
-		size_t len = pkt->iov[i].iov_len, from = MIN(skip, len);
-
-		memcpy(s->tx + s->tx_end, (uint8_t *)pkt->iov[i].iov_base + from, len - from);
-		s->tx_end += len - from;
-		skip -= from;
-	}
+	s->tx_end += iov_to_buf(pkt->iov, pkt->iovcnt, skip, s->tx + s->tx_end, pkt->len - skip);
 }
 
 /* Whether nothing is left of it. */
@@ -94,15 +89,6 @@ static bool flush(struct net_stream *s)
 	return !is_full(s);
 }
 
-static size_t iov_bytes(const struct net_packet *pkt)
-{
-	size_t bytes = 0;
-
-	for (unsigned i = 0; i < pkt->iovcnt; i++)
-		bytes += pkt->iov[i].iov_len;
-	return bytes;
-}
-
 /* What one system call takes of n packets. A packet that the other end would not take, or whose
  * pieces do not add up, is a lost one of no pieces. */
 struct gathering {
@@ -117,7 +103,8 @@ static void gather(struct gathering *g, const struct net_packet *pkts, unsigned 
 	g->iovs = g->packets = 0;
 	for (unsigned i = 0; i < MIN(n, NET_BATCH); i++) {
 		const struct net_packet *pkt = &pkts[i];
-		bool fit = pkt->len && pkt->len <= NET_PACKET_MAX && iov_bytes(pkt) == pkt->len;
+		bool fit = pkt->len && pkt->len <= NET_PACKET_MAX &&
+			   iov_bytes(pkt->iov, pkt->iovcnt) == pkt->len;
 
 		if (fit && pkt->iovcnt + 1 > IOV_MAX - g->iovs)
 			break;

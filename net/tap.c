@@ -16,6 +16,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "vmm/core/iov.h"
 #include "vmm/core/log.h"
 #include "vmm/core/util.h"
 
@@ -65,7 +66,7 @@ static ssize_t write_packet(struct tap_queue *q, const struct net_packet *pkt)
 {
 	uint8_t hdr[HDR_MAX] = {0}, flat[NET_PACKET_MAX];
 	struct iovec v[IOV_MAX];
-	size_t len = 0;
+	size_t len;
 
 	if (!hides_header(q))
 		return writev(q->fd, pkt->iov, pkt->iovcnt);
@@ -75,12 +76,10 @@ static ssize_t write_packet(struct tap_queue *q, const struct net_packet *pkt)
 		return writev(q->fd, v, pkt->iovcnt + 1);
 	}
 	/* More pieces than one call takes. */
-	for (unsigned i = 0; i < pkt->iovcnt; i++) {
-		if (pkt->iov[i].iov_len > sizeof(flat) - len)
-			return 0;
-		memcpy(flat + len, pkt->iov[i].iov_base, pkt->iov[i].iov_len);
-		len += pkt->iov[i].iov_len;
-	}
+	len = iov_bytes(pkt->iov, pkt->iovcnt);
+	if (len > sizeof(flat))
+		return 0;
+	iov_to_buf(pkt->iov, pkt->iovcnt, 0, flat, len);
 	v[1] = (struct iovec){flat, len};
 	return writev(q->fd, v, 2);
 }

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "net/user.h"
+#include "vmm/core/iov.h"
 #include "vmm/core/util.h"
 
 /* Packets to the guest: they are laid into its buffers while libslirp makes them, and handed over
@@ -118,18 +119,6 @@ static void receive_ready(struct net_queue *q)
 /* Packets from the guest. libslirp copies a packet before it reads more of it than its type, but
  * those of few bytes (ARP) it reads where they lie: they are copied here, as are those in pieces.
  */
-static void gather(struct user *u, const struct net_packet *pkt)
-{
-	size_t at = 0;
-
-	for (unsigned i = 0; i < pkt->iovcnt && at < pkt->len; i++) {
-		size_t n = MIN(pkt->iov[i].iov_len, pkt->len - at);
-
-		memcpy(u->frame + at, pkt->iov[i].iov_base, n);
-		at += n;
-	}
-}
-
 static void send_packet(struct user *u, const struct net_packet *pkt)
 {
 	unsigned hdr = u->nd.vnet_hdr;
@@ -138,7 +127,7 @@ static void send_packet(struct user *u, const struct net_packet *pkt)
 
 	if (pkt->len > USER_FRAME_MAX || pkt->len < hdr)
 		return;
-	gather(u, pkt);
+	iov_to_buf(pkt->iov, pkt->iovcnt, 0, u->frame, pkt->len);
 	if (hdr && !user_finish_frame(u->frame, frame, len))
 		return;
 	if (!user_forward_blocked(u, frame, len))

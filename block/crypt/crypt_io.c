@@ -154,8 +154,8 @@ static void advance(struct crypt_req *q)
 static void have_read(struct crypt_req *q)
 {
 	crypt_decrypt(q->io->crypt, sector_of(q, q->from), q->buf->data, q->to - q->from);
-	block_iov_from_buf(q->req->iov, q->req->iovcnt, q->req->iov_skip + q->at,
-			   q->buf->data + (q->offset - q->from), q->chunk);
+	iov_from_buf(q->req->iov, q->req->iovcnt, q->req->iov_skip + q->at,
+		     q->buf->data + (q->offset - q->from), q->chunk);
 	advance(q);
 }
 
@@ -165,8 +165,7 @@ static void write_piece(struct crypt_req *q)
 	uint8_t *at = q->buf->data + (q->offset - q->from);
 
 	if (q->req->act == BLOCK_WRITE)
-		block_iov_to_buf(q->req->iov, q->req->iovcnt, q->req->iov_skip + q->at, at,
-				 q->chunk);
+		iov_to_buf(q->req->iov, q->req->iovcnt, q->req->iov_skip + q->at, at, q->chunk);
 	else
 		memset(at, 0, q->chunk);
 	crypt_encrypt(q->io->crypt, sector_of(q, q->from), q->buf->data, q->to - q->from);

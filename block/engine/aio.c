@@ -79,8 +79,8 @@ static void hand_over(struct aio *a)
 
 		for (struct io_op *op = a->line; op && a->in_flight + n < ENGINE_DEPTH;
 		     op = op->next) {
-			int count = block_iov_slice(op->iov, op->iovcnt, op->skip, op->bytes,
-						    &a->iov[used], MIN(ENGINE_IOV - used, 1024u));
+			int count = iov_slice(op->iov, op->iovcnt, op->skip, op->bytes,
+					      &a->iov[used], MIN(ENGINE_IOV - used, 1024u));
 
 			if (count < 0)
 				break;

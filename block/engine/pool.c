@@ -186,8 +186,7 @@ int io_run(struct io_op *op)
 		if (op->kind == IO_SYNC) {
 			n = fdatasync(op->fd);
 		} else {
-			count = block_iov_slice(op->iov, op->iovcnt, op->skip, op->bytes, iov,
-						IOV_MAX);
+			count = iov_slice(op->iov, op->iovcnt, op->skip, op->bytes, iov, IOV_MAX);
 			if (count < 0)
 				return -EINVAL;
 			if (op->kind == IO_READ)

@@ -61,8 +61,8 @@ static bool prepare(struct uring *u, struct io_op *op)
 	if (u->in_flight >= 2 * ENGINE_DEPTH || !io_uring_sq_space_left(&u->ring))
 		return false;
 	if (op->kind != IO_SYNC) {
-		count = block_iov_slice(op->iov, op->iovcnt, op->skip, op->bytes, iov,
-					MIN(ENGINE_IOV - u->iov_used, 1024u));
+		count = iov_slice(op->iov, op->iovcnt, op->skip, op->bytes, iov,
+				  MIN(ENGINE_IOV - u->iov_used, 1024u));
 		if (count < 0)
 			return false;
 	}

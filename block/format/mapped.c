@@ -276,8 +276,8 @@ static enum mapped_step read_step(struct mapped_req *q)
 		if (!m->unpacked_bytes || m->unpacked_start != q->run.start ||
 		    m->unpacked_bytes != q->run.size)
 			return unpack(q);
-		block_iov_from_buf(req->iov, req->iovcnt, req->iov_skip + q->at,
-				   m->unpacked + (q->offset - q->run.start), q->chunk);
+		iov_from_buf(req->iov, req->iovcnt, req->iov_skip + q->at,
+			     m->unpacked + (q->offset - q->run.start), q->chunk);
 		break;
 	case MAPPED_NONE:
 		if (backing && q->offset < backing->length) {
@@ -467,8 +467,8 @@ static enum mapped_step new_packed(struct mapped_req *q)
 	q->bounce = malloc(2 * m->unit);
 	n = plain && q->bounce ? 0 : -ENOMEM;
 	if (!n) {
-		block_iov_to_buf(req->iov, req->iovcnt, req->iov_skip + q->at,
-				 plain + (q->offset - start), q->chunk);
+		iov_to_buf(req->iov, req->iovcnt, req->iov_skip + q->at,
+			   plain + (q->offset - start), q->chunk);
 		n = m->ops->pack(m, start / m->unit, plain, q->bounce);
 	}
 	free(plain);

@@ -71,7 +71,7 @@ static bool guard_sector0(struct raw_node *s, const struct block_req *req)
 
 	memcpy(sector, s->sector0, sizeof(sector));
 	if (req->act == BLOCK_WRITE)
-		block_iov_to_buf(req->iov, req->iovcnt, req->iov_skip, sector + at, n);
+		iov_to_buf(req->iov, req->iovcnt, req->iov_skip, sector + at, n);
 	else
 		memset(sector + at, 0, n);
 	if (block_probe(sector, sizeof(sector), &unsupported) != &block_raw || unsupported)
@@ -96,8 +96,8 @@ static void raw_submit(struct block_node *node, struct block_req *req)
 		return;
 	}
 	if (req->act == BLOCK_READ || req->act == BLOCK_WRITE)
-		block_tell(node->file, req->act == BLOCK_READ ? BLOCK_EV_READ_AIO
-							      : BLOCK_EV_WRITE_AIO);
+		block_tell(node->file,
+			   req->act == BLOCK_READ ? BLOCK_EV_READ_AIO : BLOCK_EV_WRITE_AIO);
 	child->node = node->file;
 	child->op = req->act;
 	child->flags = req->act_flags;

@@ -177,8 +177,8 @@ static void give_bounced(struct nbd_req *r)
 		r->phase = NBD_STORE;
 	}
 	if (req->act == BLOCK_WRITE)
-		block_iov_to_buf(req->iov, req->iovcnt, req->iov_skip + r->at, buf + (from - start),
-				 bytes);
+		iov_to_buf(req->iov, req->iovcnt, req->iov_skip + r->at, buf + (from - start),
+			   bytes);
 	else
 		memset(buf + (from - start), 0, bytes);
 	write_piece(r, buf, end - start, start);
@@ -262,8 +262,8 @@ static bool advance(struct nbd_req *r)
 		return true;
 	}
 	if (req->act == BLOCK_READ)
-		block_iov_from_buf(req->iov, req->iovcnt, req->iov_skip + r->at,
-				   r->s->bounce + (from - start), bytes);
+		iov_from_buf(req->iov, req->iovcnt, req->iov_skip + r->at,
+			     r->s->bounce + (from - start), bytes);
 	r->at += bytes;
 	r->phase = NBD_FILL;
 	return r->at < r->bytes;

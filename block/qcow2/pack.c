@@ -206,7 +206,7 @@ enum qstep qpack_step(struct qreq *q)
 	q->reused = false;
 	q->pack = p;
 	q->chunk = MIN(q->left, s->cluster_size);
-	block_iov_to_buf(q->req->iov, q->req->iovcnt, q->req->iov_skip + q->at, p->in, q->chunk);
+	iov_to_buf(q->req->iov, q->req->iovcnt, q->req->iov_skip + q->at, p->in, q->chunk);
 	memset(p->in + q->chunk, 0, s->cluster_size - q->chunk);
 	p->q = q;
 	p->job.fn = deflate_job;

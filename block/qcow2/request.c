@@ -197,8 +197,8 @@ static enum qstep read_unpacked(struct qreq *q)
 	struct qcow2 *s = q->s;
 
 	if (!q->ret)
-		block_iov_from_buf(q->req->iov, q->req->iovcnt, q->req->iov_skip + q->at,
-				   q->unpack->out + (q->offset & (s->cluster_size - 1)), q->chunk);
+		iov_from_buf(q->req->iov, q->req->iovcnt, q->req->iov_skip + q->at,
+			     q->unpack->out + (q->offset & (s->cluster_size - 1)), q->chunk);
 	return read_done(q);
 }
 

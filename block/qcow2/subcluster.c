@@ -163,8 +163,8 @@ static enum qstep fill_step(struct qreq *q)
 	if (q->fill >= q->to) {
 		at = q->buf->data + (q->offset - start);
 		if (q->req->act == BLOCK_WRITE)
-			block_iov_to_buf(q->req->iov, q->req->iovcnt, q->req->iov_skip + q->at, at,
-					 q->chunk);
+			iov_to_buf(q->req->iov, q->req->iovcnt, q->req->iov_skip + q->at, at,
+				   q->chunk);
 		else
 			memset(at, 0, q->chunk);
 		block_tell(s->file, BLOCK_EV_COW_WRITE);

@@ -81,8 +81,7 @@ static enum qstep cow_merge(struct qreq *q)
 	if (is_zeroing(q))
 		memset(at, 0, q->chunk);
 	else
-		block_iov_to_buf(q->req->iov, q->req->iovcnt, q->req->iov_skip + q->at, at,
-				 q->chunk);
+		iov_to_buf(q->req->iov, q->req->iovcnt, q->req->iov_skip + q->at, at, q->chunk);
 	block_tell(s->file, BLOCK_EV_COW_WRITE);
 	return qreq_io(q, s->data, BLOCK_WRITE, q->host, q->buf->data, s->cluster_size, written);
 }

@@ -292,14 +292,13 @@ static int slice_iov(struct rbd_req *r)
 	struct block_req *req = r->req;
 
 	r->iovcnt = req->iovcnt;
-	if (!req->iovcnt ||
-	    (!req->iov_skip && block_iov_bytes(req->iov, req->iovcnt) == req->bytes))
+	if (!req->iovcnt || (!req->iov_skip && iov_bytes(req->iov, req->iovcnt) == req->bytes))
 		return 0;
 	r->slice = calloc(req->iovcnt, sizeof(*r->slice));
 	if (!r->slice)
 		return -ENOMEM;
-	r->iovcnt = block_iov_slice(req->iov, req->iovcnt, req->iov_skip, req->bytes, r->slice,
-				    req->iovcnt);
+	r->iovcnt = iov_slice(req->iov, req->iovcnt, req->iov_skip, req->bytes, r->slice,
+			      req->iovcnt);
 	return r->iovcnt < 0 ? -EINVAL : 0;
 }
 

@@ -275,7 +275,7 @@ static void get_id(struct virtio_blk *blk, struct virtio_blk_req *req)
 
 	if (serial)
 		memcpy(id, serial, strnlen(serial, sizeof(id)));
-	if (vq_iov_write(req->cmd.data, req->cmd.data_count, 0, id, sizeof(id)) == sizeof(id))
+	if (iov_from_buf(req->cmd.data, req->cmd.data_count, 0, id, sizeof(id)) == sizeof(id))
 		complete(req, VIRTIO_BLK_S_OK);
 	else
 		complete(req, VIRTIO_BLK_S_IOERR);

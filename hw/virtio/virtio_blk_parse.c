@@ -49,7 +49,7 @@ static void parse_range(struct virtio_blk_cmd *cmd, const struct virtio_blk_limi
 		answer(cmd, VIRTIO_BLK_S_UNSUPP);
 		return;
 	}
-	vq_iov_read(cmd->data, cmd->data_count, 0, &range, sizeof(range));
+	iov_to_buf(cmd->data, cmd->data_count, 0, &range, sizeof(range));
 	sectors = le32toh(range.num_sectors);
 	flags = le32toh(range.flags);
 	if (flags & ~(discard ? 0 : VIRTIO_BLK_RANGE_UNMAP)) {
@@ -78,7 +78,7 @@ const char *virtio_blk_parse(struct vq_chain *chain, const struct virtio_blk_lim
 		return "a block request has no header";
 	if (!chain->writable_bytes)
 		return "a block request has no status";
-	vq_iov_read(out, out_count, 0, &header, sizeof(header));
+	iov_to_buf(out, out_count, 0, &header, sizeof(header));
 	sector = le64toh(header.sector);
 	*cmd = (struct virtio_blk_cmd){0};
 	cmd->status_byte = (uint8_t *)in[in_count - 1].iov_base + in[in_count - 1].iov_len - 1;

@@ -19,7 +19,7 @@ static bool take(struct data *d, void *to, size_t n)
 {
 	if (n > d->left)
 		return false;
-	vq_iov_read(d->iov, d->iovcnt, d->at, to, n);
+	iov_to_buf(d->iov, d->iovcnt, d->at, to, n);
 	d->at += n;
 	d->left -= n;
 	return true;
@@ -287,7 +287,7 @@ void virtio_net_ctrl_kick(struct virtio_net *net, struct virtqueue *vq)
 				return;
 			}
 			answer = command(net, &d) ? VIRTIO_NET_OK : VIRTIO_NET_ERR;
-			vq_iov_write(chain.iov + chain.readable, chain.writable, 0, &answer, 1);
+			iov_from_buf(chain.iov + chain.readable, chain.writable, 0, &answer, 1);
 			virtio_push(&net->vdev, vq, &chain, 1);
 		}
 		if (!budget) {

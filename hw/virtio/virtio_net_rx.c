@@ -177,26 +177,6 @@ static void give_back(struct virtio_net_rx *rx)
 
 /* ---- rooms ---- */
 
-/* Appends [offset, offset + len) of what a chain has. */
-static unsigned add_slice(struct iovec *to, const struct vq_chain *c, size_t offset, size_t len)
-{
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < c->writable && len; i++) {
-		const struct iovec *from = &c->iov[i];
-
-		if (offset >= from->iov_len) {
-			offset -= from->iov_len;
-			continue;
-		}
-		to[n].iov_base = (uint8_t *)from->iov_base + offset;
-		to[n].iov_len = MIN(from->iov_len - offset, len);
-		len -= to[n++].iov_len;
-		offset = 0;
-	}
-	return n;
-}
-
 /* The iovecs of a room whose chains are known. The guest's header may be longer than the back
  * end's. */
 static void lay_out(struct virtio_net_rx *rx, struct virtio_net_room *room)
@@ -209,8 +189,9 @@ static void lay_out(struct virtio_net_rx *rx, struct virtio_net_room *room)
 		memcpy(to, c->iov, c->writable * sizeof(*to));
 		to += c->writable;
 	} else {
-		to += add_slice(to, c, 0, net->host_hdr);
-		to += add_slice(to, c, net->guest_hdr, c->writable_bytes);
+		to += iov_slice(c->iov, c->writable, 0, net->host_hdr, to, c->writable);
+		to += iov_slice(c->iov, c->writable, net->guest_hdr, c->writable_bytes, to,
+				c->writable);
 	}
 	for (unsigned i = 1; i < room->chains; i++) {
 		c = &chain_at(rx, room->chain + i)->chain;
@@ -322,7 +303,7 @@ static void judge(struct virtio_net_rx *rx, const struct virtio_net_room *room, 
 		return;
 	len = MIN(room->len - net->host_hdr,
 		  net->rss.types ? sizeof(head) : (size_t)VIRTIO_NET_FILTER_LOOKS);
-	vq_iov_read(room->iov, room->iovcnt, net->host_hdr, head, len);
+	iov_to_buf(room->iov, room->iovcnt, net->host_hdr, head, len);
 	v->accepted = virtio_net_filter_pass(&net->filter, head);
 	if (!v->accepted)
 		return;
@@ -342,7 +323,7 @@ static void complete_header(struct virtio_net_rx *rx, const struct vq_chain *c, 
 	};
 	unsigned from = MIN(host_hdr, (unsigned)NUM_BUFFERS_AT);
 
-	vq_iov_write(c->iov, c->writable, from, (uint8_t *)&hdr + from, rx->net->guest_hdr - from);
+	iov_from_buf(c->iov, c->writable, from, (uint8_t *)&hdr + from, rx->net->guest_hdr - from);
 }
 
 /* How many chains, from the list's `at` on, hold `bytes`; 0 if there are not as many. */
@@ -392,7 +373,7 @@ static void fill(struct virtio_net_rx *rx, unsigned at, size_t offset, const str
 		size_t len = MIN(iov[i].iov_len, bytes), done = 0;
 
 		while (done < len) {
-			size_t n = vq_iov_write(c->iov, c->writable, offset,
+			size_t n = iov_from_buf(c->iov, c->writable, offset,
 						(uint8_t *)iov[i].iov_base + done, len - done);
 
 			done += n;
@@ -468,8 +449,8 @@ static void pass_on(struct virtio_net_rx *from, const struct virtio_net_room *ro
 	n = gather(rx, 0, total);
 	if (!n || (n > 1 && !net->mergeable))
 		return;
-	vq_iov_read(room->iov, room->iovcnt, 0, hdr, net->host_hdr);
-	vq_iov_write(chain_at(rx, 0)->chain.iov, chain_at(rx, 0)->chain.writable, 0, hdr,
+	iov_to_buf(room->iov, room->iovcnt, 0, hdr, net->host_hdr);
+	iov_from_buf(chain_at(rx, 0)->chain.iov, chain_at(rx, 0)->chain.writable, 0, hdr,
 		     net->guest_hdr);
 	memcpy(iov, room->iov, iovcnt * sizeof(*iov));
 	vq_iov_cut_front(&iov, &iovcnt, net->host_hdr);

@@ -66,7 +66,7 @@ static const char *add(struct virtio_net_tx *tx)
 	const char *wrong;
 
 	memset(&p->hdr, 0, sizeof(p->hdr));
-	vq_iov_read(iov, iovcnt, 0, &p->hdr, MIN(net->guest_hdr, sizeof(p->hdr)));
+	iov_to_buf(iov, iovcnt, 0, &p->hdr, MIN(net->guest_hdr, sizeof(p->hdr)));
 	vq_iov_cut_front(&iov, &iovcnt, net->guest_hdr);
 	out->len = p->chain.readable_bytes - net->guest_hdr;
 	wrong = virtio_net_hdr_check(&p->hdr, net->vdev.guest_features, out->len);

@@ -438,45 +438,6 @@ bool vq_has_work(struct virtqueue *vq)
 	       (vq->returned_count || vq->avail_seen != vq->last_avail || vq_look(vq) > 0);
 }
 
-size_t vq_iov_read(const struct iovec *iov, unsigned count, size_t offset, void *buf, size_t len)
-{
-	size_t done = 0;
-
-	for (unsigned i = 0; i < count && done < len; i++) {
-		if (offset >= iov[i].iov_len) {
-			offset -= iov[i].iov_len;
-			continue;
-		}
-		size_t n = MIN(iov[i].iov_len - offset, len - done);
-
-		memcpy((uint8_t *)buf + done, (const uint8_t *)iov[i].iov_base + offset, n);
-		done += n;
-		offset = 0;
-	}
-	/* The compiler must not fetch guest bytes again in place of the copy. */
-	atomic_signal_fence(memory_order_seq_cst);
-	return done;
-}
-
-size_t vq_iov_write(const struct iovec *iov, unsigned count, size_t offset, const void *buf,
-		    size_t len)
-{
-	size_t done = 0;
-
-	for (unsigned i = 0; i < count && done < len; i++) {
-		if (offset >= iov[i].iov_len) {
-			offset -= iov[i].iov_len;
-			continue;
-		}
-		size_t n = MIN(iov[i].iov_len - offset, len - done);
-
-		memcpy((uint8_t *)iov[i].iov_base + offset, (const uint8_t *)buf + done, n);
-		done += n;
-		offset = 0;
-	}
-	return done;
-}
-
 void vq_iov_cut_front(struct iovec **iov, unsigned *count, size_t n)
 {
 	while (*count && n >= (*iov)->iov_len) {

@@ -38,6 +38,7 @@
 #include <sys/uio.h>
 
 #include "vmm/core/guest_mem.h"
+#include "vmm/core/iov.h"
 #include "vmm/core/state.h"
 
 enum {
@@ -166,11 +167,6 @@ bool vq_has_work(struct virtqueue *vq);
 /* The device wrote to a chain's memory outside its writable entries as they stand at vq_push(). */
 void vq_mark_written(struct virtqueue *vq, const void *hva, size_t len);
 
-/* Copies between iovecs and a buffer, from byte offset on; returns how many there were. Each guest
- * byte is read once. */
-size_t vq_iov_read(const struct iovec *iov, unsigned count, size_t offset, void *buf, size_t len);
-size_t vq_iov_write(const struct iovec *iov, unsigned count, size_t offset, const void *buf,
-		    size_t len);
 /* Cuts n bytes off the front, or off the end: entries that become empty drop out of the range that
  * *iov and *count stand for. The caller knows that there are as many. */
 void vq_iov_cut_front(struct iovec **iov, unsigned *count, size_t n);

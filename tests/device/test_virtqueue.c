@@ -478,12 +478,12 @@ static void iovecs_are_read_written_and_cut(void **state)
 	struct iovec iov[] = {{a, 3}, {b, 4}, {c, 1}}, *p = iov;
 	unsigned n = 3;
 
-	assert_int_equal(vq_iov_read(iov, 3, 2, buf, sizeof(buf)), 6);
+	assert_int_equal(iov_to_buf(iov, 3, 2, buf, sizeof(buf)), 6);
 	assert_string_equal(buf, "cdefgh");
-	assert_int_equal(vq_iov_read(iov, 3, 3, buf, 2), 2);
+	assert_int_equal(iov_to_buf(iov, 3, 3, buf, 2), 2);
 	assert_memory_equal(buf, "de", 2);
-	assert_int_equal(vq_iov_read(iov, 3, 8, buf, 2), 0);
-	assert_int_equal(vq_iov_write(iov, 3, 1, "12345", 5), 5);
+	assert_int_equal(iov_to_buf(iov, 3, 8, buf, 2), 0);
+	assert_int_equal(iov_from_buf(iov, 3, 1, "12345", 5), 5);
 	assert_memory_equal(a, "a12", 3);
 	assert_memory_equal(b, "345g", 4);
 	vq_iov_cut_front(&p, &n, 4);

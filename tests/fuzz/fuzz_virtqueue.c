@@ -72,8 +72,8 @@ static void check_chain(const struct machine *m, const struct vq_chain *c)
 	}
 	if (bytes != c->readable_bytes + c->writable_bytes)
 		abort();
-	vq_iov_read(c->iov, c->readable, 0, buf, sizeof(buf));
-	vq_iov_write(c->iov + c->readable, c->writable, 3, buf, sizeof(buf));
+	iov_to_buf(c->iov, c->readable, 0, buf, sizeof(buf));
+	iov_from_buf(c->iov + c->readable, c->writable, 3, buf, sizeof(buf));
 }
 
 static void pop(struct machine *m)

@@ -54,7 +54,7 @@ static void mem_submit(struct block_node *node, struct block_req *req)
 		e->bytes = req->bytes;
 		e->data = xmalloc(req->bytes);
 		if (req->act == BLOCK_WRITE)
-			block_iov_to_buf(req->iov, req->iovcnt, req->iov_skip, e->data, req->bytes);
+			iov_to_buf(req->iov, req->iovcnt, req->iov_skip, e->data, req->bytes);
 		else
 			memset(e->data, req->act == BLOCK_DISCARD ? 0xee : 0, req->bytes);
 	}
@@ -74,8 +74,7 @@ static void carry_out(struct memdisk *m, struct block_req *req)
 	switch (req->act) {
 	case BLOCK_READ:
 		m->reads++;
-		block_iov_from_buf(req->iov, req->iovcnt, req->iov_skip, m->data + req->offset,
-				   inside);
+		iov_from_buf(req->iov, req->iovcnt, req->iov_skip, m->data + req->offset, inside);
 		block_iov_zero(req->iov, req->iovcnt, req->iov_skip + inside, req->bytes - inside);
 		return;
 	case BLOCK_FLUSH:
@@ -85,8 +84,7 @@ static void carry_out(struct memdisk *m, struct block_req *req)
 		return;
 	case BLOCK_WRITE:
 		m->writes++;
-		block_iov_to_buf(req->iov, req->iovcnt, req->iov_skip, m->data + req->offset,
-				 req->bytes);
+		iov_to_buf(req->iov, req->iovcnt, req->iov_skip, m->data + req->offset, req->bytes);
 		break;
 	case BLOCK_WRITE_ZEROES:
 		m->writes++;
