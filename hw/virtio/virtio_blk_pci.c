@@ -39,16 +39,6 @@ static void unrealize(struct device *dev)
 	virtio_blk_unrealize(&d->blk);
 }
 
-static void init_modern(struct device *dev)
-{
-	virtio_pci_set_modern_only(virtio_pci_of(dev));
-}
-
-static void init_transitional(struct device *dev)
-{
-	virtio_pci_set_transitional(virtio_pci_of(dev));
-}
-
 static const struct prop_set props[] = {
 	PCI_DEVICE_PROPS,
 	{virtio_pci_props, 0},
@@ -110,7 +100,7 @@ const struct device_desc virtio_blk_pci_non_transitional_desc = {
 	.name = "virtio-blk-pci-non-transitional",
 	.help = "virtio block device, modern only",
 	.props = props_fixed_mode,
-	.init = init_modern,
+	.init = virtio_pci_set_modern_only,
 	COMMON,
 };
 
@@ -118,6 +108,6 @@ const struct device_desc virtio_blk_pci_transitional_desc = {
 	.name = "virtio-blk-pci-transitional",
 	.help = "virtio block device, modern and legacy",
 	.props = props_fixed_mode,
-	.init = init_transitional,
+	.init = virtio_pci_set_transitional,
 	COMMON,
 };

@@ -45,16 +45,6 @@ static void unrealize(struct device *dev)
 	virtio_net_unrealize(&d->net);
 }
 
-static void init_modern(struct device *dev)
-{
-	virtio_pci_set_modern_only(virtio_pci_of(dev));
-}
-
-static void init_transitional(struct device *dev)
-{
-	virtio_pci_set_transitional(virtio_pci_of(dev));
-}
-
 static const struct prop_set props[] = {
 	PCI_DEVICE_PROPS,
 	{virtio_pci_props, 0},
@@ -121,7 +111,7 @@ const struct device_desc virtio_net_pci_non_transitional_desc = {
 	.name = "virtio-net-pci-non-transitional",
 	.help = "virtio network device, modern only",
 	.props = props_fixed_mode,
-	.init = init_modern,
+	.init = virtio_pci_set_modern_only,
 	COMMON,
 };
 
@@ -129,6 +119,6 @@ const struct device_desc virtio_net_pci_transitional_desc = {
 	.name = "virtio-net-pci-transitional",
 	.help = "virtio network device, modern and legacy",
 	.props = props_fixed_mode,
-	.init = init_transitional,
+	.init = virtio_pci_set_transitional,
 	COMMON,
 };

@@ -47,14 +47,18 @@ const struct prop virtio_pci_mode_props[] = {
 	{.type = PROP_END},
 };
 
-void virtio_pci_set_modern_only(struct virtio_pci *vpci)
+void virtio_pci_set_modern_only(struct device *dev)
 {
+	struct virtio_pci *vpci = virtio_pci_of(dev);
+
 	vpci->disable_legacy = TRISTATE_ON;
 	vpci->disable_modern = false;
 }
 
-void virtio_pci_set_transitional(struct virtio_pci *vpci)
+void virtio_pci_set_transitional(struct device *dev)
 {
+	struct virtio_pci *vpci = virtio_pci_of(dev);
+
 	vpci->disable_legacy = TRISTATE_OFF;
 	vpci->disable_modern = false;
 }

@@ -88,9 +88,9 @@ extern const struct prop virtio_pci_props[];
 extern const struct prop virtio_pci_mode_props[];
 extern const struct state_desc virtio_pci_state;
 
-/* For desc->init of devices that are only modern, or always both. */
-void virtio_pci_set_modern_only(struct virtio_pci *vpci);
-void virtio_pci_set_transitional(struct virtio_pci *vpci);
+/* desc->init of devices that are only modern, or always both. */
+void virtio_pci_set_modern_only(struct device *dev);
+void virtio_pci_set_transitional(struct device *dev);
 
 /* vdev went through virtio_init(). class_code as in struct pci_info. On failure everything but vdev
  * is undone. */

@@ -171,16 +171,6 @@ static void unrealize(struct device *dev)
 	virtio_pci_exit(&d->vpci);
 }
 
-static void init_modern(struct device *dev)
-{
-	virtio_pci_set_modern_only(virtio_pci_of(dev));
-}
-
-static void init_transitional(struct device *dev)
-{
-	virtio_pci_set_transitional(virtio_pci_of(dev));
-}
-
 static const char *const rng_types[] = {"rng-random", "rng-builtin", NULL};
 
 static const struct prop rng_props[] = {
@@ -238,7 +228,7 @@ const struct device_desc virtio_rng_pci_non_transitional_desc = {
 	.name = "virtio-rng-pci-non-transitional",
 	.help = "virtio entropy device, modern only",
 	.props = props_fixed_mode,
-	.init = init_modern,
+	.init = virtio_pci_set_modern_only,
 	COMMON,
 };
 
@@ -246,6 +236,6 @@ const struct device_desc virtio_rng_pci_transitional_desc = {
 	.name = "virtio-rng-pci-transitional",
 	.help = "virtio entropy device, modern and legacy",
 	.props = props_fixed_mode,
-	.init = init_transitional,
+	.init = virtio_pci_set_transitional,
 	COMMON,
 };
