@@ -9,7 +9,6 @@
 
 #ifdef CONFIG_ISOFS
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -26,84 +25,45 @@
 #include <libisofs.h>
 #pragma GCC diagnostic pop
 
+#include "vmm/core/library.h"
 #include "vmm/core/util.h"
 
-#define SONAME "libisofs.so.6"
-
 /* The library is loaded when it is needed: a guest without a seed should not start later for it. */
-struct isofs {
-	void *handle;
-	__typeof__(iso_init) *init;
-	__typeof__(iso_finish) *finish;
-	__typeof__(iso_set_msgs_severities) *set_msgs_severities;
-	__typeof__(iso_error_to_msg) *error_to_msg;
-	__typeof__(iso_image_new) *image_new;
-	__typeof__(iso_image_unref) *image_unref;
-	__typeof__(iso_image_get_root) *image_get_root;
-	__typeof__(iso_image_set_volume_id) *image_set_volume_id;
-	__typeof__(iso_memory_stream_new) *memory_stream_new;
-	__typeof__(iso_stream_unref) *stream_unref;
-	__typeof__(iso_tree_add_new_file) *tree_add_new_file;
-	__typeof__(iso_write_opts_new) *opts_new;
-	__typeof__(iso_write_opts_free) *opts_free;
-	__typeof__(iso_write_opts_set_iso_level) *opt_level;
-	__typeof__(iso_write_opts_set_rockridge) *opt_rockridge;
-	__typeof__(iso_write_opts_set_joliet) *opt_joliet;
-	__typeof__(iso_write_opts_set_omit_version_numbers) *opt_omit_version_numbers;
-	__typeof__(iso_write_opts_set_no_force_dots) *opt_no_force_dots;
-	__typeof__(iso_write_opts_set_relaxed_vol_atts) *opt_relaxed_vol_atts;
-	__typeof__(iso_image_create_burn_source) *image_create_burn_source;
+#define ISO_CALLS(X)                                                                               \
+	X(init)                                                                                    \
+	X(finish)                                                                                  \
+	X(set_msgs_severities)                                                                     \
+	X(error_to_msg)                                                                            \
+	X(image_new)                                                                               \
+	X(image_unref)                                                                             \
+	X(image_get_root)                                                                          \
+	X(image_set_volume_id)                                                                     \
+	X(image_create_burn_source)                                                                \
+	X(memory_stream_new)                                                                       \
+	X(stream_unref)                                                                            \
+	X(tree_add_new_file)                                                                       \
+	X(write_opts_new)                                                                          \
+	X(write_opts_free)                                                                         \
+	X(write_opts_set_iso_level)                                                                \
+	X(write_opts_set_rockridge)                                                                \
+	X(write_opts_set_joliet)                                                                   \
+	X(write_opts_set_omit_version_numbers)                                                     \
+	X(write_opts_set_no_force_dots)                                                            \
+	X(write_opts_set_relaxed_vol_atts)
+
+struct iso_calls {
+#define ISO_CALL(name) __typeof__(iso_##name) *name;
+	ISO_CALLS(ISO_CALL)
+#undef ISO_CALL
 };
 
-static const struct {
-	const char *name;
-	size_t offset;
-} symbols[] = {
-	{ "iso_init", offsetof(struct isofs, init) },
-	{ "iso_finish", offsetof(struct isofs, finish) },
-	{ "iso_set_msgs_severities", offsetof(struct isofs, set_msgs_severities) },
-	{ "iso_error_to_msg", offsetof(struct isofs, error_to_msg) },
-	{ "iso_image_new", offsetof(struct isofs, image_new) },
-	{ "iso_image_unref", offsetof(struct isofs, image_unref) },
-	{ "iso_image_get_root", offsetof(struct isofs, image_get_root) },
-	{ "iso_image_set_volume_id", offsetof(struct isofs, image_set_volume_id) },
-	{ "iso_memory_stream_new", offsetof(struct isofs, memory_stream_new) },
-	{ "iso_stream_unref", offsetof(struct isofs, stream_unref) },
-	{ "iso_tree_add_new_file", offsetof(struct isofs, tree_add_new_file) },
-	{ "iso_write_opts_new", offsetof(struct isofs, opts_new) },
-	{ "iso_write_opts_free", offsetof(struct isofs, opts_free) },
-	{ "iso_write_opts_set_iso_level", offsetof(struct isofs, opt_level) },
-	{ "iso_write_opts_set_rockridge", offsetof(struct isofs, opt_rockridge) },
-	{ "iso_write_opts_set_joliet", offsetof(struct isofs, opt_joliet) },
-	{ "iso_write_opts_set_omit_version_numbers",
-	  offsetof(struct isofs, opt_omit_version_numbers) },
-	{ "iso_write_opts_set_no_force_dots", offsetof(struct isofs, opt_no_force_dots) },
-	{ "iso_write_opts_set_relaxed_vol_atts", offsetof(struct isofs, opt_relaxed_vol_atts) },
-	{ "iso_image_create_burn_source", offsetof(struct isofs, image_create_burn_source) },
-};
-
-static bool load(struct isofs *iso, struct error **err)
+static bool find_calls(void *library, struct iso_calls *iso, struct error **err)
 {
-	iso->handle = dlopen(SONAME, RTLD_NOW | RTLD_LOCAL);
-	if (!iso->handle) {
-		error_set(err, "cannot make the seed: %s", dlerror());
-		return false;
-	}
-	for (size_t i = 0; i < ARRAY_SIZE(symbols); i++) {
-		void *symbol = dlsym(iso->handle, symbols[i].name);
-
-		if (!symbol) {
-			error_set(err, "cannot make the seed: " SONAME " has no %s",
-				  symbols[i].name);
-			dlclose(iso->handle);
-			return false;
-		}
-		memcpy((char *)iso + symbols[i].offset, &symbol, sizeof(symbol));
-	}
-	return true;
+#define FIND(name) library_find(library, "iso_" #name, &iso->name, err) &&
+	return ISO_CALLS(FIND) true;
 }
 
-static int add_file(const struct isofs *iso, IsoImage *image, const struct iso_file *file)
+static int add_file(const struct iso_calls *iso, IsoImage *image, const struct iso_file *file)
 {
 	unsigned char *copy = malloc(file->len + 1); /* the stream takes it over */
 	IsoStream *stream;
@@ -141,26 +101,26 @@ static int drain(struct burn_source *source, int fd)
 }
 
 /* 1 as libisofs's functions, or one of its errors. */
-static int write_image(const struct isofs *iso, IsoImage *image, struct burn_source **source)
+static int write_image(const struct iso_calls *iso, IsoImage *image, struct burn_source **source)
 {
 	IsoWriteOpts *opts;
-	int ret = iso->opts_new(&opts, 0);
+	int ret = iso->write_opts_new(&opts, 0);
 
 	if (ret < 0)
 		return ret;
-	iso->opt_level(opts, 3);
-	iso->opt_rockridge(opts, 1);
-	iso->opt_joliet(opts, 1);
-	iso->opt_omit_version_numbers(opts, 2); /* Joliet names as they are: no ".;1" */
-	iso->opt_no_force_dots(opts, 2);
-	iso->opt_relaxed_vol_atts(opts, 1); /* a label in small letters */
+	iso->write_opts_set_iso_level(opts, 3);
+	iso->write_opts_set_rockridge(opts, 1);
+	iso->write_opts_set_joliet(opts, 1);
+	iso->write_opts_set_omit_version_numbers(opts, 2); /* Joliet names as they are: no ".;1" */
+	iso->write_opts_set_no_force_dots(opts, 2);
+	iso->write_opts_set_relaxed_vol_atts(opts, 1); /* a label in small letters */
 	ret = iso->image_create_burn_source(image, opts, source);
-	iso->opts_free(opts);
+	iso->write_opts_free(opts);
 	return ret;
 }
 
 /* The descriptor, or -1 with err. */
-static int build(const struct isofs *iso, const char *label, const struct iso_file *files,
+static int build(const struct iso_calls *iso, const char *label, const struct iso_file *files,
 		 size_t count, struct error **err)
 {
 	struct burn_source *source;
@@ -203,13 +163,16 @@ out:
 int iso_image_build(const char *label, const struct iso_file *files, size_t count,
 		    struct error **err)
 {
-	struct isofs iso;
-	int fd;
+	void *library = library_open("libisofs.so.6", err);
+	struct iso_calls iso;
+	int fd = -1;
 
-	if (!load(&iso, err))
-		return -1;
-	fd = build(&iso, label, files, count, err);
-	dlclose(iso.handle);
+	if (library && find_calls(library, &iso, err))
+		fd = build(&iso, label, files, count, err);
+	else
+		error_prefix(err, "cannot make the seed: ");
+	if (library)
+		library_close(library);
 	return fd;
 }
 

@@ -6,11 +6,16 @@
 
 void *library_open(const char *soname, struct error **err)
 {
-	void *library = dlopen(soname, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+	void *library = dlopen(soname, RTLD_NOW | RTLD_LOCAL);
 
 	if (!library)
 		error_set(err, "Could not load a library: %s", dlerror());
 	return library;
+}
+
+void library_close(void *library)
+{
+	dlclose(library);
 }
 
 bool library_find(void *library, const char *name, void *out, struct error **err)

@@ -10,8 +10,10 @@
 
 #include "vmm/core/error.h"
 
-/* soname's handle, or NULL. It stays loaded: some have threads of their own. */
+/* soname's handle, or NULL. */
 void *library_open(const char *soname, struct error **err);
+/* Only for a library that leaves no thread behind; the others stay loaded. */
+void library_close(void *library);
 /* Stores the function's address in *out, a pointer to a function. */
 bool library_find(void *library, const char *name, void *out, struct error **err);
 
