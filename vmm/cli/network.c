@@ -38,6 +38,16 @@ static void print_types(FILE *out)
 		fprintf(out, "%-12s %s\n", (*t)->name, (*t)->help);
 }
 
+/* "help"; true if that was asked. */
+static bool lists_types(struct cli *cli, const char *arg)
+{
+	if (!is_help(arg))
+		return false;
+	print_types(stdout);
+	cli->answered = true;
+	return true;
+}
+
 static void print_options(FILE *out, const struct net_type *type)
 {
 	fprintf(out, "%s options:\n", type->name);
@@ -142,11 +152,8 @@ CLI_HANDLER(cli_opt_netdev)
 {
 	struct config_item *item;
 
-	if (is_help(arg)) {
-		print_types(stdout);
-		cli->answered = true;
+	if (lists_types(cli, arg))
 		return true;
-	}
 	cli->network_given = true;
 	item = config_list_add(&cli->config->netdevs, cli->from);
 	if (!opts_parse(&item->opts, arg, "type", err))
@@ -254,24 +261,30 @@ static bool asks_for_models(struct cli *cli, const struct opts *opts)
 	return true;
 }
 
-CLI_HANDLER(cli_opt_nic)
+/* What -nic and -net have in common; add() gets the options of one that is neither a question nor
+ * "none". */
+static bool card_option(struct cli *cli, const char *arg,
+			bool (*add)(struct cli *cli, struct opts *opts, struct error **err),
+			struct error **err)
 {
 	struct opts opts;
 	bool ok;
 
-	if (is_help(arg)) {
-		print_types(stdout);
-		cli->answered = true;
+	if (lists_types(cli, arg))
 		return true;
-	}
 	cli->network_given = true;
 	if (!strcmp(arg, "none"))
 		return true;
 	if (!opts_parse(&opts, arg, "type", err))
 		return false;
-	ok = asks_for_models(cli, &opts) || answer_help(cli, &opts) || add_nic(cli, &opts, err);
+	ok = asks_for_models(cli, &opts) || answer_help(cli, &opts) || add(cli, &opts, err);
 	opts_free(&opts);
 	return ok;
+}
+
+CLI_HANDLER(cli_opt_nic)
+{
+	return card_option(cli, arg, add_nic, err);
 }
 
 static bool add_old_card(struct cli *cli, struct opts *opts, struct error **err)
@@ -304,36 +317,24 @@ static bool add_old_backend(struct cli *cli, struct opts *opts, struct error **e
 	return true;
 }
 
-CLI_HANDLER(cli_opt_net)
+static bool add_old(struct cli *cli, struct opts *opts, struct error **err)
 {
-	struct opts opts;
-	const char *type;
-	bool ok;
+	const char *type = opts_peek(opts, "type");
+	bool card = type && !strcmp(type, "nic");
 
-	if (is_help(arg)) {
-		print_types(stdout);
-		cli->answered = true;
-		return true;
-	}
-	cli->network_given = true;
-	if (!strcmp(arg, "none"))
-		return true;
-	if (!opts_parse(&opts, arg, "type", err))
+	if (!(card ? add_old_card(cli, opts, err) : add_old_backend(cli, opts, err)))
 		return false;
-	type = opts_peek(&opts, "type");
-	if (asks_for_models(cli, &opts) || answer_help(cli, &opts))
-		ok = true;
-	else if (type && !strcmp(type, "nic"))
-		ok = add_old_card(cli, &opts, err);
-	else
-		ok = add_old_backend(cli, &opts, err);
-	if (ok && (cli->net_cards > 1 || cli->net_backends > 1)) {
+	if (cli->net_cards > 1 || cli->net_backends > 1) {
 		error_set(err, "hubs are not supported: one '-net nic' meets one '-net TYPE'; "
 			       "use -nic or -netdev for more");
-		ok = false;
+		return false;
 	}
-	opts_free(&opts);
-	return ok;
+	return true;
+}
+
+CLI_HANDLER(cli_opt_net)
+{
+	return card_option(cli, arg, add_old, err);
 }
 
 static bool add_default_card(struct cli *cli, struct error **err)
