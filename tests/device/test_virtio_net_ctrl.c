@@ -36,21 +36,6 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	struct vnet *v = *state;
-
-	vnet_destroy(v);
-	free(v);
-	return 0;
-}
-
-static void start(struct vnet *v, const char *props, uint64_t features)
-{
-	vnet_add(v, props);
-	vnet_drive(v, false, features, true);
-}
-
 /* Whether a packet to dst (of a VLAN if not negative) reaches the guest. */
 static bool reaches(struct vnet *v, const uint8_t *dst, int vlan)
 {
@@ -76,7 +61,7 @@ static void receive_modes(void **state)
 {
 	struct vnet *v = *state;
 
-	start(v, NULL, ALL);
+	vnet_start(v, NULL, ALL);
 	vnet_post(v, 0, 100, 2048);
 	assert_true(reaches(v, other, -1) && reaches(v, group, -1));
 	assert_int_equal(mode(v, VIRTIO_NET_CTRL_RX_PROMISC, 0), OK);
@@ -107,7 +92,7 @@ static void what_was_not_negotiated_is_refused(void **state)
 	struct vnet *v = *state;
 	static const uint8_t zeros[16];
 
-	start(v, NULL, VIRTIO_NET_F_CTRL_VQ | VIRTIO_NET_F_CTRL_RX);
+	vnet_start(v, NULL, VIRTIO_NET_F_CTRL_VQ | VIRTIO_NET_F_CTRL_RX);
 	assert_int_equal(mode(v, VIRTIO_NET_CTRL_RX_ALLMULTI, 1), OK);
 	assert_int_equal(mode(v, VIRTIO_NET_CTRL_RX_NOUNI, 1), ERR);
 	assert_int_equal(vnet_command(v, MAC, 0, zeros, 8), OK);
@@ -132,7 +117,7 @@ static void tables_of_addresses(void **state)
 	static uint8_t table[8 + 6 * 300];
 	unsigned at;
 
-	start(v, NULL, ALL);
+	vnet_start(v, NULL, ALL);
 	vnet_post(v, 0, 100, 2048);
 	assert_int_equal(mode(v, VIRTIO_NET_CTRL_RX_PROMISC, 0), OK);
 	/* One of each. */
@@ -179,7 +164,7 @@ static void the_address_may_change(void **state)
 {
 	struct vnet *v = *state;
 
-	start(v, NULL, ALL);
+	vnet_start(v, NULL, ALL);
 	vnet_post(v, 0, 100, 2048);
 	assert_int_equal(mode(v, VIRTIO_NET_CTRL_RX_PROMISC, 0), OK);
 	assert_int_equal(vnet_command(v, MAC, 1, other, 5), ERR);
@@ -203,7 +188,7 @@ static void vlans(void **state)
 {
 	struct vnet *v = *state;
 
-	start(v, NULL, ALL);
+	vnet_start(v, NULL, ALL);
 	vnet_post(v, 0, 100, 2048);
 	assert_int_equal(mode(v, VIRTIO_NET_CTRL_RX_PROMISC, 0), OK);
 	assert_false(reaches(v, vnet_mac, 100));
@@ -237,7 +222,7 @@ static void offloads_while_it_runs(void **state)
 {
 	struct vnet *v = *state;
 
-	start(v, NULL, ALL & ~VIRTIO_NET_F_GUEST_UFO);
+	vnet_start(v, NULL, ALL & ~VIRTIO_NET_F_GUEST_UFO);
 	assert_int_equal(v->net.offloads, VNET_ALL_OFFLOADS & ~NET_OFFLOAD_UFO);
 	assert_int_equal(set_offloads(v, 0), OK);
 	assert_int_equal(v->net.offloads, 0);
@@ -281,7 +266,7 @@ static void queue_pairs(void **state)
 	struct vnet *v = *state;
 	uint8_t frame[64];
 
-	start(v, "mq=on", ALL);
+	vnet_start(v, "mq=on", ALL);
 	assert_true(v->d.features & VIRTIO_NET_F_MQ);
 	assert_int_equal(v->pairs, QUEUES);
 	assert_int_equal(v->d.pci->msix.count, 2 * QUEUES + 2);
@@ -370,7 +355,7 @@ static void packets_are_spread_by_their_hash(void **state)
 	uint8_t arp[64];
 
 	/* Without large segments a packet needs one buffer, and several come at a time. */
-	start(v, "mq=on,rss=on", ALL & ~VIRTIO_NET_GUEST_OFFLOADS);
+	vnet_start(v, "mq=on,rss=on", ALL & ~VIRTIO_NET_GUEST_OFFLOADS);
 	assert_int_equal(vdriver_config_read(&v->d, 18, 2), 128);
 	for (unsigned i = 0; i < QUEUES; i++)
 		vnet_post(v, i, 20, 2048);
@@ -421,7 +406,7 @@ static void large_packets_go_to_other_queues(void **state)
 	static uint8_t frame[40000], got[40012];
 	unsigned buffers;
 
-	start(v, "mq=on,rss=on", ALL);
+	vnet_start(v, "mq=on,rss=on", ALL);
 	for (unsigned i = 0; i < QUEUES; i++)
 		vnet_post(v, i, 60, 1526);
 	rss_command(&c, 0, 1, 1, table, 4, 0);
@@ -440,7 +425,7 @@ static void bad_rss_commands(void **state)
 	struct rss_command c;
 	uint16_t table[256] = {0};
 
-	start(v, "mq=on,rss=on,hash=on", ALL);
+	vnet_start(v, "mq=on,rss=on,hash=on", ALL);
 	static const struct {
 		uint32_t types;
 		unsigned table_len;
@@ -482,7 +467,7 @@ static void hashes_are_reported(void **state)
 	uint8_t cmd[13 + 40 + 1] = {0}, got[200], arp[64];
 	static uint8_t big[9000], all[9020];
 
-	start(v, "hash=on", ALL);
+	vnet_start(v, "hash=on", ALL);
 	assert_int_equal(v->hdr, 20);
 	assert_int_equal(v->net.nd.vnet_hdr, 12);
 	vnet_post(v, 0, 50, 2048);
@@ -529,7 +514,7 @@ static void commands_in_any_layout(void **state)
 	struct vbuf bufs[8];
 	uint32_t len;
 
-	start(v, NULL, ALL);
+	vnet_start(v, NULL, ALL);
 	gpa = vguest_alloc(&v->g, 64, 16);
 	p = vguest_ptr(&v->g, gpa);
 	/* A byte a descriptor, and an answer with room to spare. */
@@ -578,7 +563,7 @@ static void the_link_goes_and_comes(void **state)
 	uint8_t frame[64];
 	unsigned ready;
 
-	start(v, NULL, ALL);
+	vnet_start(v, NULL, ALL);
 	vnet_post(v, 0, 10, 2048);
 	assert_true(reaches(v, vnet_mac, -1));
 	vnet_frame(frame, sizeof(frame), NULL, 0);
@@ -619,7 +604,7 @@ static void the_guest_announces_itself(void **state)
 	struct vnet *v = *state;
 	const struct net_peer *peer;
 
-	start(v, NULL, ALL);
+	vnet_start(v, NULL, ALL);
 	peer = v->net.nd.peer;
 	assert_int_equal(vnet_command(v, ANNOUNCE, 0, NULL, 0), ERR);
 	peer->announce(peer->opaque);
@@ -727,7 +712,7 @@ static void in_an_iothread(void **state)
 	assert_int_equal(v->net.attached, 0);
 }
 
-#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, vnet_teardown)
 
 int main(void)
 {

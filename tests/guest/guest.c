@@ -4,16 +4,16 @@
  */
 #include "tests/guest/guest.h"
 
+#include <fcntl.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
-#include <cmocka.h>
-
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include <cmocka.h>
 
 #include "vmm/core/util.h"
 
@@ -27,18 +27,38 @@ enum {
 	TSS_LIMIT = 0x68 + 8192,
 };
 
-bool guest_possible(void)
+void guest_need_kvm(void)
 {
 	int fd = open("/dev/kvm", O_RDWR);
 
-	if (fd >= 0)
-		close(fd);
-	return fd >= 0;
+	if (fd < 0)
+		skip();
+	close(fd);
 }
 
 void *guest_data(struct guest *g, size_t offset)
 {
 	return g->ram + GUEST_DATA + offset;
+}
+
+uint32_t guest_data32(struct guest *g, size_t offset)
+{
+	return *(volatile uint32_t *)guest_data(g, offset);
+}
+
+uint64_t guest_data64(struct guest *g, size_t offset)
+{
+	return *(volatile uint64_t *)guest_data(g, offset);
+}
+
+uint32_t guest_vector_count(struct guest *g, unsigned vector)
+{
+	return guest_data32(g, 0x800 + vector * 4);
+}
+
+struct msi_msg guest_message(unsigned vector)
+{
+	return (struct msi_msg){0xfee00000, vector};
 }
 
 static void port_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
@@ -102,10 +122,10 @@ static void mmio_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
 	pthread_mutex_unlock(&g->lock);
 }
 
-static const struct io_ops port_ops = { .read = port_read, .write = port_write };
-static const struct io_ops number_ops = { .write = number_write };
-static const struct io_ops done_ops = { .write = done_write };
-static const struct io_ops mmio_ops = { .read = mmio_read, .write = mmio_write };
+static const struct io_ops port_ops = {.read = port_read, .write = port_write};
+static const struct io_ops number_ops = {.write = number_write};
+static const struct io_ops done_ops = {.write = done_write};
+static const struct io_ops mmio_ops = {.read = mmio_read, .write = mmio_write};
 
 static void count_event(struct notifier *n, void *data)
 {
@@ -119,8 +139,7 @@ static void add_region(struct guest *g, struct io_bus *bus, struct io_region *r,
 		       uint64_t size, const struct io_ops *ops)
 {
 	*r = (struct io_region){
-		.base = base, .size = size, .ops = ops, .opaque = g, .name = "guest test"
-	};
+		.base = base, .size = size, .ops = ops, .opaque = g, .name = "guest test"};
 	assert_true(io_bus_add(bus, r, NULL));
 }
 
@@ -221,11 +240,14 @@ static bool reset_cpu(struct vcpu *v, void *opaque)
 		return false;
 	s.cs = segment(user ? SEL_CODE3 : SEL_CODE0, 0xb, true);
 	s.ss = s.ds = s.es = s.fs = s.gs = segment(user ? SEL_DATA3 : SEL_DATA0, 3, false);
-	s.tr = (struct x86_segment){ .base = GUEST_TSS, .limit = TSS_LIMIT, .selector = SEL_TSS,
-				     .type = 0xb, .present = 1 };
-	s.ldt = (struct x86_segment){ .unusable = 1, .type = 2 };
-	s.gdt = (struct x86_table){ GUEST_GDT, 7 * 8 - 1 };
-	s.idt = (struct x86_table){ GUEST_IDT, 4095 };
+	s.tr = (struct x86_segment){.base = GUEST_TSS,
+				    .limit = TSS_LIMIT,
+				    .selector = SEL_TSS,
+				    .type = 0xb,
+				    .present = 1};
+	s.ldt = (struct x86_segment){.unusable = 1, .type = 2};
+	s.gdt = (struct x86_table){GUEST_GDT, 7 * 8 - 1};
+	s.idt = (struct x86_table){GUEST_IDT, 4095};
 	s.cr0 = 0x80010033;
 	s.cr2 = 0;
 	s.cr3 = GUEST_PAGE_TABLES;
@@ -262,7 +284,7 @@ static void fail_with(struct error *err)
 static void create_cpus(struct guest *g)
 {
 	unsigned count = g->config.cpus ? g->config.cpus : 1;
-	uint32_t ids[GUEST_MAX_CPUS] = { 0, 1, 2, 3 };
+	uint32_t ids[GUEST_MAX_CPUS] = {0, 1, 2, 3};
 	struct error *err = NULL;
 
 	g->cpuid = calloc(512, sizeof(*g->cpuid));

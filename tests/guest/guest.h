@@ -39,6 +39,9 @@ enum {
 
 /* code.S: begins and ends of position-independent pieces. */
 #define GUEST_CODE_PIECE(name) extern const uint8_t guest_##name[], guest_##name##_end[]
+/* A configuration's members of these names. */
+#define GUEST_PROGRAM(name) .code = guest_##name, .code_end = guest_##name##_end
+#define GUEST_HANDLER(name) .handler = guest_##name, .handler_end = guest_##name##_end
 
 struct guest_config {
 	unsigned cpus; /* 0: one */
@@ -73,8 +76,8 @@ struct guest {
 	unsigned events[16]; /* how often each VM_EVENT_* came */
 };
 
-/* Whether this host has an engine at all; tests skip otherwise. */
-bool guest_possible(void);
+/* Skips the test where the host has no engine. */
+void guest_need_kvm(void);
 void guest_create(struct guest *g, const struct guest_config *config);
 void guest_destroy(struct guest *g);
 /* Starts it if need be, and turns the loop until it is done, or 10 s passed (false). */
@@ -84,5 +87,11 @@ bool guest_rerun(struct guest *g);
 /* Turns the loop until flag(g), or 10 s passed (false). */
 bool guest_wait(struct guest *g, bool (*flag)(struct guest *g));
 void *guest_data(struct guest *g, size_t offset);
+uint32_t guest_data32(struct guest *g, size_t offset);
+uint64_t guest_data64(struct guest *g, size_t offset);
+/* How often count_vectors and count_pic have met one. */
+uint32_t guest_vector_count(struct guest *g, unsigned vector);
+/* To the first CPU, by an edge. */
+struct msi_msg guest_message(unsigned vector);
 
 #endif

@@ -212,3 +212,68 @@ bool vnet_arrive(struct vnet *v, unsigned queue, const void *frame, size_t len)
 	free(packet);
 	return ok;
 }
+
+int vnet_setup(void **state)
+{
+	struct vnet *v = calloc(1, sizeof(*v));
+
+	vnet_init(v, 1, 12, VNET_ALL_OFFLOADS);
+	*state = v;
+	return 0;
+}
+
+int vnet_setup_plain(void **state)
+{
+	struct vnet *v = calloc(1, sizeof(*v));
+
+	vnet_init(v, 1, 0, 0);
+	*state = v;
+	return 0;
+}
+
+int vnet_teardown(void **state)
+{
+	struct vnet *v = *state;
+
+	vnet_destroy(v);
+	free(v);
+	return 0;
+}
+
+void vnet_start(struct vnet *v, const char *props, uint64_t features)
+{
+	vnet_add(v, props);
+	vnet_drive(v, false, features, true);
+}
+
+void vnet_check_receives(struct vnet *v, unsigned pair, size_t len, unsigned seed)
+{
+	static uint8_t frame[VNET_LARGEST], got[VNET_LARGEST + 20];
+
+	vnet_frame(frame, len, NULL, seed);
+	assert_true(vnet_arrive(v, pair, frame, len));
+	assert_int_equal(vnet_take(v, pair, got, sizeof(got), NULL), v->hdr + len);
+	assert_memory_equal(got + v->hdr, frame, len);
+}
+
+void vnet_check_sends(struct vnet *v, unsigned pair, size_t len, unsigned seed)
+{
+	static uint8_t frame[VNET_LARGEST];
+	struct fake_netdev_packet *p;
+	unsigned before = v->net.sent_count, hdr = v->net.nd.vnet_hdr;
+
+	vnet_frame(frame, len, vnet_broadcast, seed);
+	vnet_send(v, pair, NULL, frame, len);
+	assert_int_equal(v->net.sent_count, before + 1);
+	p = &v->net.sent[before % FAKE_NETDEV_PACKETS];
+	assert_int_equal(p->queue, pair);
+	assert_int_equal(p->len, hdr + len);
+	assert_memory_equal(p->data + hdr, frame, len);
+}
+
+void vnet_check_works(struct vnet *v)
+{
+	vnet_post(v, 0, 4, 2048);
+	vnet_check_receives(v, 0, 200, 1);
+	vnet_check_sends(v, 0, 200, 2);
+}

@@ -14,7 +14,8 @@ enum {
 	VNET_ALL_OFFLOADS = NET_OFFLOAD_CSUM | NET_OFFLOAD_TSO4 | NET_OFFLOAD_TSO6 |
 			    NET_OFFLOAD_ECN | NET_OFFLOAD_UFO | NET_OFFLOAD_USO4 | NET_OFFLOAD_USO6,
 	VNET_RING = 256,
-	VNET_PENDING = 0xee, /* an answer that has not come */
+	VNET_PENDING = 0xee,  /* an answer that has not come */
+	VNET_LARGEST = 65550, /* frame */
 };
 
 struct vnet_posted {
@@ -36,12 +37,19 @@ struct vnet {
 /* The back end is made with these, and named n0. */
 void vnet_init(struct vnet *v, unsigned queues, unsigned vnet_hdr, unsigned offloads);
 void vnet_destroy(struct vnet *v);
+/* Of cmocka: one pair of queues over a back end that can do everything, or nothing. */
+int vnet_setup(void **state);
+int vnet_setup_plain(void **state);
+int vnet_teardown(void **state);
 /* props besides netdev=n0. */
 void vnet_add(struct vnet *v, const char *props);
 /* Sets the device up with all its rings: pair p has vectors 2p + 1 and 2p + 2. */
 void vnet_drive(struct vnet *v, bool legacy, uint64_t features, bool msix);
 /* The rest of it, after a reset. */
 void vnet_drive_again(struct vnet *v, uint64_t features);
+
+/* vnet_add() and vnet_drive() with MSI-X. */
+void vnet_start(struct vnet *v, const char *props, uint64_t features);
 
 /* Buffers of len bytes, one descriptor each, for a receive queue; kicked. */
 void vnet_post(struct vnet *v, unsigned pair, unsigned count, uint32_t len);
@@ -60,6 +68,12 @@ uint8_t vnet_command(struct vnet *v, uint8_t class, uint8_t cmd, const void *dat
 void vnet_frame(uint8_t *frame, size_t len, const uint8_t *dst, unsigned seed);
 /* With the header that the back end would write, if it writes any; false: no room. */
 bool vnet_arrive(struct vnet *v, unsigned queue, const void *frame, size_t len);
+
+/* That a frame of len bytes arrives as it was sent, and leaves so. */
+void vnet_check_receives(struct vnet *v, unsigned pair, size_t len, unsigned seed);
+void vnet_check_sends(struct vnet *v, unsigned pair, size_t len, unsigned seed);
+/* Both, with buffers of its own. */
+void vnet_check_works(struct vnet *v);
 
 extern const uint8_t vnet_mac[6], vnet_broadcast[6];
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The user-mode network against the real libslirp: a guest of our own (tests/lib/user_guest.h) on
- * one side, the host's sockets on the other.
+ * one side, the host's sockets on the other. Forwards: test_net_user_forward.c.
  */
 #include "config.h"
 
@@ -10,7 +10,6 @@
 #include <net/if.h>
 #include <sched.h>
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -20,16 +19,13 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-#include "net/net.h"
 #include "net/types.h"
-#include "tests/lib/user_guest.h"
+#include "tests/lib/user_net.h"
 #include "vmm/core/util.h"
 
 #ifdef CONFIG_SLIRP
@@ -38,178 +34,14 @@
 #include <sanitizer/lsan_interface.h>
 #endif
 
-enum { GATEWAY = 0x0a000202, FORWARD = 0x0a000264 };
-
-/* A chardev whose other end is the test. */
-struct end {
-	struct chardev chardev;
-	char in[1 << 16];
-	size_t len, takes; /* how much it takes now */
-	bool released;
-};
-
-struct fixture {
-	struct evloop *loop;
-	struct net_context context;
-	struct netdev *nd;
-	struct guest guest;
-	struct end end;
-};
-
-static size_t end_write(struct chardev *c, const uint8_t *data, size_t len)
-{
-	struct end *e = (struct end *)c;
-	size_t n = MIN(MIN(len, e->takes), sizeof(e->in) - e->len);
-
-	memcpy(e->in + e->len, data, n);
-	e->len += n;
-	e->takes -= n;
-	return n;
-}
-
-static const struct chardev_ops end_ops = {.write = end_write};
-
-static struct chardev *take(void *opaque, const char *id, struct error **err)
-{
-	struct fixture *x = opaque;
-
-	return strcmp(id, "end") ? NULL : &x->end.chardev;
-}
-
-static void release(void *opaque, struct chardev *c)
-{
-	struct fixture *x = opaque;
-
-	x->end.released = true;
-}
-
-static int setup(void **state)
-{
-	struct fixture *x = xcalloc(1, sizeof(*x));
-
-	signal(SIGPIPE, SIG_IGN);
-	x->loop = evloop_new(NULL, NULL);
-	x->context = (struct net_context){x->loop, take, release, x};
-	x->end.chardev.ops = &end_ops;
-	x->end.takes = SIZE_MAX;
-	*state = x;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *x = *state;
-
-	if (x->nd) {
-		net_detach(x->nd);
-		guest_destroy(&x->guest);
-		net_free(x->nd);
-	}
-	evloop_free(x->loop);
-	free(x);
-	return 0;
-}
-
-static struct netdev *make(struct fixture *x, const char *text, struct error **err)
-{
-	struct opts opts;
-	struct netdev *nd;
-
-	assert_true(opts_parse(&opts, text, "type", err));
-	nd = net_new(&x->context, &opts, err);
-	opts_free(&opts);
-	return nd;
-}
-
-static struct guest *start(struct fixture *x, const char *text)
+static void refused(struct user_net *x, const char *text, const char *message)
 {
 	struct error *err = NULL;
 
-	x->nd = make(x, text, &err);
-	if (!x->nd)
-		fail_msg("%s: %s", text, error_message(err));
-	guest_init(&x->guest, x->loop, x->nd);
-	assert_true(net_attach(x->nd, &x->guest.peer, &x->loop, 1, NULL));
-	return &x->guest;
-}
-
-static void refused(struct fixture *x, const char *text, const char *message)
-{
-	struct error *err = NULL;
-
-	assert_null(make(x, text, &err));
+	assert_null(user_net_make(x, text, &err));
 	if (!strstr(error_message(err), message) || strchr(error_message(err), '\n'))
 		fail_msg("%s: '%s' is not '%s'", text, error_message(err), message);
 	error_free(err);
-}
-
-/* The host's side */
-
-static int host_listen(int type, uint16_t *port)
-{
-	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t len = sizeof(in);
-	int fd = socket(AF_INET, type | SOCK_NONBLOCK, 0);
-
-	assert_int_equal(bind(fd, (struct sockaddr *)&in, sizeof(in)), 0);
-	if (type == SOCK_STREAM)
-		assert_int_equal(listen(fd, 8), 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)&in, &len), 0);
-	*port = ntohs(in.sin_port);
-	return fd;
-}
-
-static uint16_t free_port(int type)
-{
-	uint16_t port;
-
-	close(host_listen(type, &port));
-	return port;
-}
-
-static int host_connect(int type, uint16_t port)
-{
-	struct sockaddr_in in = {.sin_family = AF_INET,
-				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-				 .sin_port = htons(port)};
-	int fd = socket(AF_INET, type, 0);
-
-	if (connect(fd, (struct sockaddr *)&in, sizeof(in)) < 0) {
-		close(fd);
-		return -1;
-	}
-	return fd;
-}
-
-static size_t host_read(struct guest *g, int fd, void *buf, size_t len, int ms)
-{
-	int64_t end = evloop_now(g->loop) + ms * NSEC_PER_MSEC;
-	size_t done = 0;
-
-	while (done < len && evloop_now(g->loop) < end) {
-		ssize_t n = recv(fd, (char *)buf + done, len - done, MSG_DONTWAIT);
-
-		if (n > 0)
-			done += n;
-		else if (n == 0)
-			break;
-		else
-			guest_turn(g, 1);
-	}
-	return done;
-}
-
-static int host_accept(struct guest *g, int listener)
-{
-	int fd;
-
-	for (int i = 0; i < 500; i++) {
-		fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
-		if (fd >= 0)
-			return fd;
-		guest_turn(g, 1);
-	}
-	return -1;
 }
 
 /* DHCP */
@@ -260,9 +92,10 @@ static void test_dhcp(void **state)
 #ifdef __SANITIZE_ADDRESS__
 	__lsan_disable();
 #endif
-	g = start(*state, "user,id=n0,net=192.168.7.0/24,dhcpstart=192.168.7.50,hostname=box,"
-			  "domainname=example.org,bootfile=pxe.0,dnssearch=a.example,"
-			  "dnssearch=b.example,tftp-server-name=boot.example");
+	g = user_net_start(*state,
+			   "user,id=n0,net=192.168.7.0/24,dhcpstart=192.168.7.50,hostname=box,"
+			   "domainname=example.org,bootfile=pxe.0,dnssearch=a.example,"
+			   "dnssearch=b.example,tftp-server-name=boot.example");
 #ifdef __SANITIZE_ADDRESS__
 	__lsan_enable();
 #endif
@@ -288,15 +121,15 @@ static void test_dhcp(void **state)
 
 static void test_arp_icmp(void **state)
 {
-	struct guest *g = start(*state, "user,id=n0");
+	struct guest *g = user_net_start(*state, "user,id=n0");
 	uint8_t echo[16] = {8, 0, 0, 0, 0, 7, 0, 1, 'h', 'i'};
 	struct guest_frame f;
 	char *info;
 
-	assert_true(guest_find_gateway(g, GATEWAY));
+	assert_true(guest_find_gateway(g, USER_NET_GATEWAY));
 	assert_memory_equal(g->gateway_mac, "\x52\x55\x0a\x00\x02\x02", 6);
 	store_be16(echo + 2, guest_checksum(echo, sizeof(echo), 0));
-	guest_send_ip(g, GATEWAY, 1, echo, sizeof(echo));
+	guest_send_ip(g, USER_NET_GATEWAY, 1, echo, sizeof(echo));
 	assert_true(guest_next(g, &f, 1000));
 	assert_int_equal(f.data[23], 1);
 	assert_int_equal(f.data[34], 0); /* echo reply */
@@ -320,9 +153,9 @@ static void test_tftp(void **state)
 	fputs("the kernel", out);
 	fclose(out);
 	text = xasprintf("user,id=n0,tftp=%s,bootfile=boot", dir);
-	g = start(*state, text);
-	assert_true(guest_find_gateway(g, GATEWAY));
-	guest_send_udp(g, g->ip, GATEWAY, 2000, 69, "\0\1boot\0octet", 13);
+	g = user_net_start(*state, text);
+	assert_true(guest_find_gateway(g, USER_NET_GATEWAY));
+	guest_send_udp(g, g->ip, USER_NET_GATEWAY, 2000, 69, "\0\1boot\0octet", 13);
 	assert_true(guest_next(g, &f, 1000));
 	assert_int_equal(load_be16(f.data + 42), 3); /* DATA */
 	assert_int_equal(load_be16(f.data + 44), 1);
@@ -330,7 +163,7 @@ static void test_tftp(void **state)
 	assert_memory_equal(f.data + 46, "the kernel", 10);
 	free(f.data);
 	/* Nothing above the directory. */
-	guest_send_udp(g, g->ip, GATEWAY, 2001, 69, "\0\1../etc/passwd\0octet", 22);
+	guest_send_udp(g, g->ip, USER_NET_GATEWAY, 2001, 69, "\0\1../etc/passwd\0octet", 22);
 	assert_true(guest_next(g, &f, 1000));
 	assert_int_equal(load_be16(f.data + 42), 5); /* ERROR */
 	free(f.data);
@@ -342,16 +175,16 @@ static void test_tftp(void **state)
 
 static void test_udp_out(void **state)
 {
-	struct guest *g = start(*state, "user,id=n0");
+	struct guest *g = user_net_start(*state, "user,id=n0");
 	struct sockaddr_in from;
 	socklen_t len = sizeof(from);
 	uint16_t port;
-	int fd = host_listen(SOCK_DGRAM, &port);
+	int fd = user_net_listen(SOCK_DGRAM, &port);
 	struct guest_frame f;
 	char buf[16];
 
-	assert_true(guest_find_gateway(g, GATEWAY));
-	guest_send_udp(g, g->ip, GATEWAY, 5000, port, "ping", 4);
+	assert_true(guest_find_gateway(g, USER_NET_GATEWAY));
+	guest_send_udp(g, g->ip, USER_NET_GATEWAY, 5000, port, "ping", 4);
 	guest_turn(g, 2);
 	assert_int_equal(
 		recvfrom(fd, buf, sizeof(buf), MSG_DONTWAIT, (struct sockaddr *)&from, &len), 4);
@@ -390,7 +223,7 @@ static bool enter_private_host(void)
 enum { NO_PRIVATE_HOST = 77 };
 
 /* In a process of its own: 0 if the question arrived and so did the answer. */
-static int ask_name_server(struct fixture *x)
+static int ask_name_server(struct user_net *x)
 {
 	struct sockaddr_in in = {.sin_family = AF_INET,
 				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
@@ -407,7 +240,7 @@ static int ask_name_server(struct fixture *x)
 	fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
 	if (bind(fd, (struct sockaddr *)&in, sizeof(in)) < 0)
 		return NO_PRIVATE_HOST;
-	g = start(x, "user,id=n0");
+	g = user_net_start(x, "user,id=n0");
 	if (!guest_find_gateway(g, 0x0a000203))
 		return 1;
 	guest_send_udp(g, g->ip, 0x0a000203, 5353, 53, "who?", 4);
@@ -435,12 +268,6 @@ static void test_dns(void **state)
 	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
-static void fill_pattern(uint8_t *p, size_t len)
-{
-	for (size_t i = 0; i < len; i++)
-		p[i] = i * 7 + (i >> 8);
-}
-
 /* A megabyte each way through a connection of the guest's. */
 static void bulk(struct guest *g)
 {
@@ -449,13 +276,13 @@ static void bulk(struct guest *g)
 	struct guest_tcp *t;
 	size_t sent = 0, got = 0;
 	uint16_t port;
-	int listener = host_listen(SOCK_STREAM, &port), fd;
+	int listener = user_net_listen(SOCK_STREAM, &port), fd;
 
-	fill_pattern(out, LEN);
-	assert_true(guest_find_gateway(g, GATEWAY));
-	t = guest_connect(g, GATEWAY, port);
+	user_net_pattern(out, LEN);
+	assert_true(guest_find_gateway(g, USER_NET_GATEWAY));
+	t = guest_connect(g, USER_NET_GATEWAY, port);
 	assert_true(t->open);
-	fd = host_accept(g, listener);
+	fd = user_net_accept(g, listener);
 	assert_true(fd >= 0);
 	/* out, a piece at a time, as the host reads */
 	while (sent < LEN) {
@@ -463,7 +290,7 @@ static void bulk(struct guest *g)
 
 		assert_int_equal(guest_write(t, out + sent, n), n);
 		sent += n;
-		got += host_read(g, fd, in + got, sent - got, 2000);
+		got += user_net_read(g, fd, in + got, sent - got, 2000);
 	}
 	assert_int_equal(got, LEN);
 	assert_memory_equal(in, out, LEN);
@@ -489,13 +316,13 @@ static void bulk(struct guest *g)
 
 static void test_tcp_out(void **state)
 {
-	bulk(start(*state, "user,id=n0"));
+	bulk(user_net_start(*state, "user,id=n0"));
 }
 
 /* The same with large segments both ways. */
 static void test_tcp_large(void **state)
 {
-	struct guest *g = start(*state, "user,id=n0");
+	struct guest *g = user_net_start(*state, "user,id=n0");
 	const uint8_t *h = g->largest_hdr;
 
 	assert_int_equal(g->nd->vnet_hdr_max, 12);
@@ -517,7 +344,7 @@ static void test_tcp_large(void **state)
 /* A guest that takes none gets none. */
 static void test_tcp_header_alone(void **state)
 {
-	struct guest *g = start(*state, "user,id=n0");
+	struct guest *g = user_net_start(*state, "user,id=n0");
 
 	net_set_vnet_hdr(g->nd, 10);
 	g->hdr = 10;
@@ -529,14 +356,14 @@ static void test_tcp_header_alone(void **state)
 /* Headers that no guest of good will writes, before frames of all kinds. */
 static void test_hostile_headers(void **state)
 {
-	struct guest *g = start(*state, "user,id=n0");
+	struct guest *g = user_net_start(*state, "user,id=n0");
 	static uint8_t f[NET_PACKET_MAX];
 	uint32_t seed = 7;
 
 	net_set_vnet_hdr(g->nd, 12);
 	assert_true(net_set_offloads(g->nd, NET_OFFLOAD_CSUM | NET_OFFLOAD_TSO4));
 	g->hdr = 12;
-	assert_true(guest_find_gateway(g, GATEWAY));
+	assert_true(guest_find_gateway(g, USER_NET_GATEWAY));
 	for (int i = 0; i < 3000; i++) {
 		size_t len;
 
@@ -586,179 +413,18 @@ static void test_checksums(void **state)
 
 static void test_refused_connection(void **state)
 {
-	struct guest *g = start(*state, "user,id=n0");
+	struct guest *g = user_net_start(*state, "user,id=n0");
 	struct guest_tcp *t;
 
-	assert_true(guest_find_gateway(g, GATEWAY));
-	t = guest_connect(g, GATEWAY, free_port(SOCK_STREAM));
+	assert_true(guest_find_gateway(g, USER_NET_GATEWAY));
+	t = guest_connect(g, USER_NET_GATEWAY, user_net_free_port(SOCK_STREAM));
 	assert_true(t->reset);
 	assert_false(t->open);
 }
 
-static void talk_in(struct guest *g, struct guest_tcp *t, int fd)
-{
-	char buf[8] = {0};
-
-	assert_true(fd >= 0);
-	for (int i = 0; i < 500 && !t->open; i++)
-		guest_turn(g, 2);
-	assert_true(t->open);
-	assert_int_equal(send(fd, "hello", 5, 0), 5);
-	assert_true(guest_wait(t, 5, 2000));
-	assert_memory_equal(t->in, "hello", 5);
-	assert_int_equal(guest_write(t, "world", 5), 5);
-	assert_int_equal(host_read(g, fd, buf, 5, 2000), 5);
-	assert_string_equal(buf, "world");
-}
-
-static void test_hostfwd(void **state)
-{
-	uint16_t port = free_port(SOCK_STREAM), udp = free_port(SOCK_DGRAM);
-	char *text = xasprintf("user,id=n0,hostfwd=tcp:127.0.0.1:%u-:22,"
-			       "hostfwd=udp:127.0.0.1:%u-10.0.2.15:53",
-			       port, udp);
-	struct guest *g = start(*state, text);
-	struct guest_tcp *t = guest_listen(g, 22);
-	struct guest_frame f;
-	int fd = host_connect(SOCK_STREAM, port);
-
-	/* The guest was never heard of: the network asks for it. */
-	talk_in(g, t, fd);
-	assert_true(g->arps > 0);
-	close(fd);
-
-	fd = host_connect(SOCK_DGRAM, udp);
-	assert_int_equal(send(fd, "query", 5, 0), 5);
-	assert_true(guest_next(g, &f, 1000));
-	assert_int_equal(load_be16(f.data + 36), 53);
-	assert_memory_equal(f.data + 42, "query", 5);
-	free(f.data);
-	close(fd);
-	free(text);
-}
-
-static void test_hostfwd_unix(void **state)
-{
-	char dir[] = "/tmp/vmm-hostfwd-XXXXXX", *text;
-	struct sockaddr_un un = {.sun_family = AF_UNIX};
-	struct fixture *x = *state;
-	struct stat st;
-	struct guest *g;
-	int fd;
-
-	assert_non_null(mkdtemp(dir));
-	snprintf(un.sun_path, sizeof(un.sun_path), "%s/a-b", dir);
-	text = xasprintf("user,id=n0,hostfwd=unix:%s-:22", un.sun_path);
-	g = start(x, text);
-	fd = socket(AF_UNIX, SOCK_STREAM, 0);
-	assert_int_equal(connect(fd, (struct sockaddr *)&un, sizeof(un)), 0);
-	talk_in(g, guest_listen(g, 22), fd);
-	close(fd);
-	net_detach(x->nd);
-	guest_destroy(g);
-	net_free(x->nd);
-	x->nd = NULL;
-	assert_int_equal(stat(un.sun_path, &st), -1);
-	assert_int_equal(rmdir(dir), 0);
-	free(text);
-}
-
-static void test_hostfwd_while_running(void **state)
-{
-	struct fixture *x = *state;
-	struct guest *g = start(x, "user,id=n0");
-	struct guest_tcp *t = guest_listen(g, 80);
-	uint16_t port = free_port(SOCK_STREAM);
-	char *rule = xasprintf("tcp:127.0.0.1:%u-:80", port), *text, *where;
-	struct error *err = NULL;
-	int fd;
-
-	assert_int_equal(host_connect(SOCK_STREAM, port), -1);
-	assert_true(x->nd->ops->hostfwd_add(x->nd, rule, NULL));
-	fd = host_connect(SOCK_STREAM, port);
-	talk_in(g, t, fd);
-	text = x->nd->ops->connections(x->nd);
-	where = xasprintf("%u", port);
-	assert_non_null(strstr(text, "TCP[HOST_FORWARD]"));
-	assert_non_null(strstr(text, where));
-	free(text);
-	free(where);
-	/* Taken. */
-	assert_false(x->nd->ops->hostfwd_add(x->nd, rule, &err));
-	assert_non_null(strstr(error_message(err), "Address already in use"));
-	error_free(err);
-	err = NULL;
-	*strrchr(rule, '-') = '\0';
-	assert_true(x->nd->ops->hostfwd_remove(x->nd, rule, NULL));
-	assert_false(x->nd->ops->hostfwd_remove(x->nd, rule, &err));
-	assert_non_null(strstr(error_message(err), "not found"));
-	error_free(err);
-	assert_int_equal(host_connect(SOCK_STREAM, port), -1);
-	close(fd);
-	free(rule);
-}
-
-static void test_guestfwd_chardev(void **state)
-{
-	struct fixture *x = *state;
-	struct guest *g = start(x, "user,id=n0,restrict=on,"
-				   "guestfwd=tcp:10.0.2.100:1234-chardev:end");
-	uint8_t out[6000];
-	struct guest_tcp *t;
-
-	assert_true(guest_find_gateway(g, FORWARD));
-	t = guest_connect(g, FORWARD, 1234);
-	assert_true(t->open);
-	assert_int_equal(guest_write(t, "hello", 5), 5);
-	assert_memory_equal(x->end.in, "hello", 5);
-	assert_true(x->end.chardev.peer->can_receive(x->end.chardev.peer->opaque) >= 6);
-	x->end.chardev.peer->receive(x->end.chardev.peer->opaque, (uint8_t *)"answer", 6);
-	assert_true(guest_wait(t, 6, 1000));
-	assert_memory_equal(t->in, "answer", 6);
-
-	/* An end that takes its time loses nothing. */
-	fill_pattern(out, sizeof(out));
-	x->end.len = 0;
-	x->end.takes = 100;
-	guest_write(t, out, 1000);
-	assert_int_equal(x->end.len, 100);
-	x->end.takes = 500;
-	x->end.chardev.peer->writable(x->end.chardev.peer->opaque);
-	assert_int_equal(x->end.len, 600);
-	x->end.takes = SIZE_MAX;
-	x->end.chardev.peer->writable(x->end.chardev.peer->opaque);
-	assert_int_equal(x->end.len, 1000);
-	assert_int_equal(guest_write(t, out + 1000, 5000), 5000);
-	assert_int_equal(x->end.len, 6000);
-	assert_memory_equal(x->end.in, out, 6000);
-
-	/* restrict=on: nothing else is there. */
-	t = guest_connect(g, GATEWAY, free_port(SOCK_STREAM));
-	assert_false(t->open);
-	net_detach(x->nd);
-	guest_destroy(g);
-	net_free(x->nd);
-	x->nd = NULL;
-	assert_true(x->end.released);
-	assert_null(x->end.chardev.peer);
-}
-
-static void test_guestfwd_command(void **state)
-{
-	struct guest *g = start(*state, "user,id=n0,guestfwd=tcp:10.0.2.100:7-cmd:cat");
-	struct guest_tcp *t;
-
-	assert_true(guest_find_gateway(g, FORWARD));
-	t = guest_connect(g, FORWARD, 7);
-	assert_true(t->open);
-	assert_int_equal(guest_write(t, "echo me", 7), 7);
-	assert_true(guest_wait(t, 7, 3000));
-	assert_memory_equal(t->in, "echo me", 7);
-}
-
 static void test_ipv6(void **state)
 {
-	struct guest *g = start(*state, "user,id=n0,ipv6-net=fd00:7::/64");
+	struct guest *g = user_net_start(*state, "user,id=n0,ipv6-net=fd00:7::/64");
 	/* A router solicitation from a link-local address. */
 	uint8_t f[14 + 40 + 8] = {0x33, 0x33, 0, 0, 0, 2};
 	struct guest_frame r;
@@ -790,7 +456,7 @@ static void test_ipv6(void **state)
 /* A guest without buffers gets its packets once it has some. */
 static void test_no_buffers(void **state)
 {
-	struct guest *g = start(*state, "user,id=n0");
+	struct guest *g = user_net_start(*state, "user,id=n0");
 	struct guest_frame f;
 
 	g->stalled = true;
@@ -812,7 +478,7 @@ static void test_no_buffers(void **state)
 
 static void test_link(void **state)
 {
-	struct guest *g = start(*state, "user,id=n0");
+	struct guest *g = user_net_start(*state, "user,id=n0");
 	struct guest_frame f;
 
 	net_set_link(g->nd, false);
@@ -825,38 +491,14 @@ static void test_link(void **state)
 	free(f.data);
 }
 
-/* A device that goes and another that comes find the network as it was. */
-static void test_attach_again(void **state)
-{
-	struct fixture *x = *state;
-	uint16_t port = free_port(SOCK_STREAM);
-	char *text = xasprintf("user,id=n0,hostfwd=tcp:127.0.0.1:%u-:22", port);
-	struct guest *g = start(x, text);
-	struct error *err = NULL;
-	int fd;
-
-	assert_true(guest_find_gateway(g, GATEWAY));
-	assert_false(net_attach(x->nd, &g->peer, &x->loop, 1, &err));
-	assert_non_null(strstr(error_message(err), "in use"));
-	error_free(err);
-	net_detach(x->nd);
-	fd = host_connect(SOCK_STREAM, port); /* waits in the listener's queue */
-	while (evloop_run_once(x->loop, 0))
-		;
-	assert_true(net_attach(x->nd, &g->peer, &x->loop, 1, NULL));
-	talk_in(g, guest_listen(g, 22), fd);
-	close(fd);
-	free(text);
-}
-
 /* Frames that no guest of good will sends. */
 static void test_garbage(void **state)
 {
-	struct guest *g = start(*state, "user,id=n0");
+	struct guest *g = user_net_start(*state, "user,id=n0");
 	static uint8_t f[65600];
 	uint32_t seed = 1;
 
-	assert_true(guest_find_gateway(g, GATEWAY));
+	assert_true(guest_find_gateway(g, USER_NET_GATEWAY));
 	for (int i = 0; i < 3000; i++) {
 		size_t len;
 
@@ -873,9 +515,9 @@ static void test_garbage(void **state)
 
 static void test_errors(void **state)
 {
-	struct fixture *x = *state;
+	struct user_net *x = *state;
 	uint16_t port;
-	int fd = host_listen(SOCK_STREAM, &port);
+	int fd = user_net_listen(SOCK_STREAM, &port);
 	char *taken = xasprintf("user,id=n0,hostfwd=tcp:127.0.0.1:%u-:22", port);
 
 	refused(x, "user", "'id' is missing");
@@ -914,26 +556,9 @@ static void test_errors(void **state)
 	free(taken);
 }
 
-static void test_rules(void **state)
-{
-	struct user_rule r;
-
-	assert_true(user_rule_parse(&r, "::2222-:22", false, NULL));
-	assert_false(r.udp);
-	assert_int_equal(r.host.in.sin_addr.s_addr, 0);
-	assert_int_equal(ntohs(r.host.in.sin_port), 2222);
-	assert_int_equal(ntohs(r.guest.sin_port), 22);
-	assert_true(user_rule_parse(&r, "udp:127.0.0.1:0x10-10.0.2.20:53", false, NULL));
-	assert_true(r.udp);
-	assert_int_equal(ntohs(r.host.in.sin_port), 16);
-	assert_int_equal(ntohl(r.guest.sin_addr.s_addr), 0x0a000214);
-	assert_true(user_rule_parse(&r, "tcp::2222", true, NULL));
-	assert_false(user_rule_parse(&r, "2222", true, NULL));
-}
-
 int main(void)
 {
-#define NET_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define NET_TEST(f) cmocka_unit_test_setup_teardown(f, user_net_setup, user_net_teardown)
 	const struct CMUnitTest tests[] = {
 		NET_TEST(test_dhcp),
 		NET_TEST(test_arp_icmp),
@@ -946,18 +571,11 @@ int main(void)
 		NET_TEST(test_hostile_headers),
 		cmocka_unit_test(test_checksums),
 		NET_TEST(test_refused_connection),
-		NET_TEST(test_hostfwd),
-		NET_TEST(test_hostfwd_unix),
-		NET_TEST(test_hostfwd_while_running),
-		NET_TEST(test_guestfwd_chardev),
-		NET_TEST(test_guestfwd_command),
 		NET_TEST(test_ipv6),
 		NET_TEST(test_no_buffers),
 		NET_TEST(test_link),
-		NET_TEST(test_attach_again),
 		NET_TEST(test_garbage),
 		NET_TEST(test_errors),
-		cmocka_unit_test(test_rules),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

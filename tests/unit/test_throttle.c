@@ -33,7 +33,7 @@ struct sent {
 	struct block_req *req;
 };
 
-/* Two disks, each on a loop of its own, in the group "g". */
+/* Two disks, each on a loop of its own. */
 struct bench {
 	struct fake_clock clock;
 	struct throttle_groups *groups;
@@ -79,28 +79,24 @@ static struct block_node *open_throttle(struct bench *b, int i)
 	return node;
 }
 
-static struct bench *make(const char *limits)
+static int setup(void **state)
 {
 	struct bench *b = xcalloc(1, sizeof(*b));
-	struct error *err = NULL;
-	struct opts opts;
 
 	b->clock = (struct fake_clock){{fake_now}, 1000 * MSEC};
 	b->groups = throttle_groups_new();
-	assert_true(opts_parse(&opts, limits, NULL, NULL));
-	if (!throttle_groups_add(b->groups, "g", &opts, &err))
-		fail_msg("%s", error_message(err));
-	opts_free(&opts);
 	for (int i = 0; i < DISKS; i++) {
 		b->loops[i] = evloop_new(&b->clock.clock, NULL);
 		b->disks[i] = memdisk_new(b->loops[i], NULL, MiB, MiB);
-		b->nodes[i] = open_throttle(b, i);
 	}
-	return b;
+	*state = b;
+	return 0;
 }
 
-static void drop(struct bench *b)
+static int teardown(void **state)
 {
+	struct bench *b = *state;
+
 	for (int i = 0; i < DISKS; i++) {
 		block_unref(b->nodes[i]);
 		memdisk_free(b->disks[i]);
@@ -110,6 +106,23 @@ static void drop(struct bench *b)
 		free(b->sent[i].req);
 	throttle_groups_free(b->groups);
 	free(b);
+	return 0;
+}
+
+/* The bench, both of its disks under the group's limits. */
+static struct bench *limited(void **state, const char *limits)
+{
+	struct bench *b = *state;
+	struct error *err = NULL;
+	struct opts opts;
+
+	assert_true(opts_parse(&opts, limits, NULL, NULL));
+	if (!throttle_groups_add(b->groups, "g", &opts, &err))
+		fail_msg("%s", error_message(err));
+	opts_free(&opts);
+	for (int i = 0; i < DISKS; i++)
+		b->nodes[i] = open_throttle(b, i);
+	return b;
 }
 
 static void seen(struct block_req *req, int ret)
@@ -173,7 +186,7 @@ static void expect_times(struct bench *b, const int64_t *when, unsigned n)
 static void test_iops(void **state)
 {
 	static const int64_t when[] = {0, 0, 100, 200, 300, 400};
-	struct bench *b = make("limits.iops-total=10");
+	struct bench *b = limited(state, "limits.iops-total=10");
 
 	send_ops(b, 0, BLOCK_READ, 512, 6);
 	pass(b, 399);
@@ -188,12 +201,11 @@ static void test_iops(void **state)
 	assert_int_equal(b->done_count, 8);
 	pass(b, 1);
 	assert_int_equal(b->done_count, 9);
-	drop(b);
 }
 
 static void test_to_the_nanosecond(void **state)
 {
-	struct bench *b = make("x-iops-total=3");
+	struct bench *b = limited(state, "x-iops-total=3");
 
 	/* The bucket holds 0.3; after one request 0.7 have to leak, a third of a second each. */
 	send_ops(b, 0, BLOCK_READ, 512, 2);
@@ -205,14 +217,13 @@ static void test_to_the_nanosecond(void **state)
 	b->clock.now += 1;
 	settle(b);
 	assert_int_equal(b->done_count, 2);
-	drop(b);
 }
 
 static void test_bps_directions(void **state)
 {
 	/* 4096 a request, 40960 a second: the bucket is one request. Reads are free. */
 	static const int64_t when[] = {0, 0, 0, 0, 0, 100, 200};
-	struct bench *b = make("limits.bps-write=40960");
+	struct bench *b = limited(state, "limits.bps-write=40960");
 
 	send_ops(b, 0, BLOCK_WRITE, 4096, 4);
 	send_ops(b, 0, BLOCK_READ, 65536, 3);
@@ -225,38 +236,35 @@ static void test_bps_directions(void **state)
 	assert_int_equal(b->disks[0]->flushes, 1);
 	pass(b, 1000);
 	assert_int_equal(b->disks[0]->writes, 7);
-	drop(b);
 }
 
 static void test_large_request(void **state)
 {
 	/* 64 KiB at 64 KiB a second go at once; what comes next waits until 0.1 s are left. */
 	static const int64_t when[] = {0, 900};
-	struct bench *b = make("limits.bps-total=65536");
+	struct bench *b = limited(state, "limits.bps-total=65536");
 
 	send_ops(b, 0, BLOCK_WRITE, 65536, 1);
 	send_ops(b, 0, BLOCK_READ, 512, 1);
 	pass(b, 1000);
 	expect_times(b, when, 2);
-	drop(b);
 }
 
 static void test_zeroes_and_discards(void **state)
 {
 	static const int64_t when[] = {0, 900, 1900};
-	struct bench *b = make("limits.bps-total=65536");
+	struct bench *b = limited(state, "limits.bps-total=65536");
 
 	send_ops(b, 0, BLOCK_WRITE_ZEROES, 65536, 1);
 	send_ops(b, 0, BLOCK_DISCARD, 65536, 1);
 	send_ops(b, 0, BLOCK_WRITE, 512, 1);
 	pass(b, 2000);
 	expect_times(b, when, 3);
-	drop(b);
 }
 
 static void test_burst(void **state)
 {
-	struct bench *b = make("limits.iops-total=10,limits.iops-total-max=50");
+	struct bench *b = limited(state, "limits.iops-total=10,limits.iops-total-max=50");
 
 	send_ops(b, 0, BLOCK_READ, 512, 60);
 	settle(b);
@@ -265,13 +273,12 @@ static void test_burst(void **state)
 	assert_int_equal(b->done_count, 59);
 	pass(b, 1);
 	assert_int_equal(b->done_count, 60);
-	drop(b);
 }
 
 static void test_long_burst(void **state)
 {
-	struct bench *b = make("limits.iops-total=10,limits.iops-total-max=100,"
-			       "limits.iops-total-max-length=2");
+	struct bench *b = limited(state, "limits.iops-total=10,limits.iops-total-max=100,"
+					 "limits.iops-total-max-length=2");
 
 	/* 11 at once, then one each 10 ms, until 200 (and what leaks meanwhile) are there. */
 	send_ops(b, 0, BLOCK_READ, 512, 400);
@@ -292,25 +299,23 @@ static void test_long_burst(void **state)
 	assert_int_equal(b->done_count, 222);
 	pass(b, 1000);
 	assert_in_range(b->done_count, 232, 233);
-	drop(b);
 }
 
 static void test_iops_size(void **state)
 {
 	/* 6144 bytes are 1.5 requests of 4096, 512 are one. */
 	static const int64_t when[] = {0, 50, 200, 350};
-	struct bench *b = make("limits.iops-total=10,limits.iops-size=4096");
+	struct bench *b = limited(state, "limits.iops-total=10,limits.iops-size=4096");
 
 	send_ops(b, 0, BLOCK_READ, 6144, 3);
 	send_ops(b, 0, BLOCK_READ, 512, 1);
 	pass(b, 400);
 	expect_times(b, when, 4);
-	drop(b);
 }
 
 static void test_group_in_turn(void **state)
 {
-	struct bench *b = make("limits.iops-total=100");
+	struct bench *b = limited(state, "limits.iops-total=100");
 
 	/* One disk is full of requests before the other has its first. */
 	send_ops(b, 0, BLOCK_READ, 512, 100);
@@ -323,12 +328,11 @@ static void test_group_in_turn(void **state)
 			fail_msg("not in turn at %u", i);
 	pass(b, 1000);
 	assert_int_equal(b->done_count, 120);
-	drop(b);
 }
 
 static void test_read_and_write_share(void **state)
 {
-	struct bench *b = make("limits.iops-total=10");
+	struct bench *b = limited(state, "limits.iops-total=10");
 
 	send_ops(b, 0, BLOCK_READ, 512, 10);
 	send_ops(b, 1, BLOCK_WRITE, 512, 10);
@@ -337,12 +341,11 @@ static void test_read_and_write_share(void **state)
 	assert_in_range(b->done_count, 11, 13);
 	pass(b, 1200);
 	assert_int_equal(b->done_count, 20);
-	drop(b);
 }
 
 static void test_drain(void **state)
 {
-	struct bench *b = make("limits.iops-total=1");
+	struct bench *b = limited(state, "limits.iops-total=1");
 
 	send_ops(b, 0, BLOCK_READ, 512, 20);
 	send_ops(b, 1, BLOCK_WRITE, 512, 5);
@@ -360,12 +363,11 @@ static void test_drain(void **state)
 	assert_int_equal(b->done_count, 25);
 	pass(b, 10000);
 	assert_int_equal(b->done_count, 26);
-	drop(b);
 }
 
 static void test_holder_leaves(void **state)
 {
-	struct bench *b = make("limits.iops-total=10");
+	struct bench *b = limited(state, "limits.iops-total=10");
 
 	/* Disk 0 has the timer when it is drained and closed; disk 1 goes on. */
 	send_ops(b, 0, BLOCK_READ, 512, 3);
@@ -377,12 +379,11 @@ static void test_holder_leaves(void **state)
 	b->nodes[0] = NULL;
 	pass(b, 1000);
 	assert_int_equal(b->done_count, 6);
-	drop(b);
 }
 
 static void test_other_loop(void **state)
 {
-	struct bench *b = make("limits.iops-total=10");
+	struct bench *b = limited(state, "limits.iops-total=10");
 
 	send_ops(b, 0, BLOCK_READ, 512, 4);
 	settle(b);
@@ -392,7 +393,6 @@ static void test_other_loop(void **state)
 	pass(b, 1000);
 	assert_int_equal(b->done_count, 6);
 	block_set_loop(b->nodes[0], b->loops[0]);
-	drop(b);
 }
 
 static void refused(const char *text, const char *why)
@@ -440,6 +440,20 @@ static struct block_node *drive(struct bench *b, const char *text, const char *i
 	return node;
 }
 
+/* Another in the place of a disk; NULL: none. */
+static void replace(struct bench *b, int disk, const char *text)
+{
+	struct error *err = NULL;
+
+	block_unref(b->nodes[disk]);
+	b->nodes[disk] = NULL;
+	if (!text)
+		return;
+	b->nodes[disk] = drive(b, text, disk ? "d1" : "d0", &err);
+	if (!b->nodes[disk])
+		fail_msg("%s", error_message(err));
+}
+
 static void drive_refused(struct bench *b, const char *text, const char *why)
 {
 	struct error *err = NULL;
@@ -452,19 +466,16 @@ static void drive_refused(struct bench *b, const char *text, const char *why)
 
 static void test_drive(void **state)
 {
-	struct bench *b = make("");
-	struct block_node *own[DISKS] = {b->nodes[0], b->nodes[1]};
+	struct bench *b = limited(state, "");
+	struct block_node *plain;
 	struct error *err = NULL;
 
-	b->nodes[0] = drive(b, "driver=null-co,size=1M,bps=40960,bps_max=81920,group=h", "d0",
-			    &err);
-	assert_non_null(b->nodes[0]);
+	replace(b, 0, "driver=null-co,size=1M,bps=40960,bps_max=81920,group=h");
 	assert_string_equal(throttle_group_of(b->nodes[0]), "h");
 	assert_string_equal(block_format(b->nodes[0]), "null-co");
 	assert_int_equal(block_length(b->nodes[0]), MiB);
 	/* A drive that only names the group comes under its limits. */
-	b->nodes[1] = drive(b, "driver=null-co,size=1M,throttling.group=h", "d1", &err);
-	assert_non_null(b->nodes[1]);
+	replace(b, 1, "driver=null-co,size=1M,throttling.group=h");
 	send_ops(b, 0, BLOCK_READ, 65536, 2);
 	send_ops(b, 1, BLOCK_DISCARD, 65536, 1); /* of a -drive, free */
 	send_ops(b, 1, BLOCK_READ, 4096, 1);
@@ -474,20 +485,17 @@ static void test_drive(void **state)
 	assert_int_equal(b->done_count, 3);
 	pass(b, 1);
 	assert_int_equal(b->done_count, 4);
-	block_unref(b->nodes[0]);
-	block_unref(b->nodes[1]);
-	b->nodes[0] = own[0];
-	b->nodes[1] = own[1];
+	replace(b, 0, NULL);
+	replace(b, 1, NULL);
 	/* Without limits and group there is no gate. */
-	own[0] = drive(b, "driver=null-co", "d0", &err);
-	assert_null(throttle_group_of(own[0]));
-	block_unref(own[0]);
+	plain = drive(b, "driver=null-co", "d0", &err);
+	assert_null(throttle_group_of(plain));
+	block_unref(plain);
 	drive_refused(b, "driver=null-co,bps=1,throttling.bps-total=1", "same");
 	drive_refused(b, "driver=null-co,group=a,throttling.group=a", "same");
 	drive_refused(b, "driver=null-co,iops_rd_max=5", "iops-read");
 	drive_refused(b, "driver=null-co,bps_raed=5", "bps_raed");
 	drive_refused(b, "driver=nil,bps=5", "nil");
-	drop(b);
 }
 
 static bool change(struct bench *b, int disk, const char *text)
@@ -507,12 +515,10 @@ static bool change(struct bench *b, int disk, const char *text)
 /* Limits come, change and go while requests wait. */
 static void test_change(void **state)
 {
-	struct bench *b = make("");
-	struct block_node *own[DISKS] = {b->nodes[0], b->nodes[1]};
-	struct error *err = NULL;
+	struct bench *b = limited(state, "");
 
 	for (int i = 0; i < DISKS; i++)
-		b->nodes[i] = drive(b, "driver=null-co,size=1M", i ? "d1" : "d0", &err);
+		replace(b, i, "driver=null-co,size=1M");
 	send_ops(b, 0, BLOCK_READ, 4096, 3);
 	settle(b);
 	assert_int_equal(b->done_count, 3);
@@ -550,16 +556,11 @@ static void test_change(void **state)
 	assert_true(change(b, 1, "iops=5,group=other"));
 	settle(b);
 	assert_int_equal(b->done_count, 13);
-	for (int i = 0; i < DISKS; i++) {
-		block_unref(b->nodes[i]);
-		b->nodes[i] = own[i];
-	}
-	drop(b);
 }
 
 static void test_no_group(void **state)
 {
-	struct bench *b = make("");
+	struct bench *b = limited(state, "");
 	struct block_names names = {find_file, b->disks[0], b->groups};
 	struct error *err = NULL;
 	struct opts opts;
@@ -576,7 +577,6 @@ static void test_no_group(void **state)
 	assert_non_null(strstr(error_message(err), "throttle-group"));
 	error_free(err);
 	opts_free(&opts);
-	drop(b);
 }
 
 /* Each of two threads keeps 8 requests in flight on a disk of its own. */
@@ -670,26 +670,28 @@ static void test_threads(void **state)
 	throttle_groups_free(groups);
 }
 
+#define BENCH(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_iops),
-		cmocka_unit_test(test_to_the_nanosecond),
-		cmocka_unit_test(test_bps_directions),
-		cmocka_unit_test(test_large_request),
-		cmocka_unit_test(test_zeroes_and_discards),
-		cmocka_unit_test(test_burst),
-		cmocka_unit_test(test_long_burst),
-		cmocka_unit_test(test_iops_size),
-		cmocka_unit_test(test_group_in_turn),
-		cmocka_unit_test(test_read_and_write_share),
-		cmocka_unit_test(test_drain),
-		cmocka_unit_test(test_holder_leaves),
-		cmocka_unit_test(test_other_loop),
+		BENCH(test_iops),
+		BENCH(test_to_the_nanosecond),
+		BENCH(test_bps_directions),
+		BENCH(test_large_request),
+		BENCH(test_zeroes_and_discards),
+		BENCH(test_burst),
+		BENCH(test_long_burst),
+		BENCH(test_iops_size),
+		BENCH(test_group_in_turn),
+		BENCH(test_read_and_write_share),
+		BENCH(test_drain),
+		BENCH(test_holder_leaves),
+		BENCH(test_other_loop),
 		cmocka_unit_test(test_refused_limits),
-		cmocka_unit_test(test_drive),
-		cmocka_unit_test(test_change),
-		cmocka_unit_test(test_no_group),
+		BENCH(test_drive),
+		BENCH(test_change),
+		BENCH(test_no_group),
 		cmocka_unit_test(test_threads),
 	};
 
