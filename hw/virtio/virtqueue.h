@@ -3,9 +3,9 @@
  * Virtqueues: split rings (virtio 1.2, section 2.7) seen from the device.
  *
  * A queue has two halves. The transport fills the set-up half (size, addresses) while the queue is
- * not live; vq_start() checks it whole and makes the queue live. From then until vq_stop() the
- *queue belongs to one thread, the event loop that its device runs in, and every function below is
- *called there. Nothing here takes a lock, allocates, or calls the system.
+ * not live; vq_start() checks it whole and makes the queue live. From then until vq_stop() the queue
+ * belongs to one thread, the event loop that its device runs in, and every function below is called
+ * there. Nothing here takes a lock, allocates, or calls the system.
  *
  * The usual handler, which loses no kick and batches both directions:
  *
@@ -77,8 +77,7 @@ struct vq_chain {
 };
 
 struct virtqueue {
-	/* Set-up half: the transport's, while not live. Sizes in entries, addresses guest physical.
-	 */
+	/* Set-up half: the transport's, while not live. Sizes in entries, addresses physical. */
 	uint16_t index;
 	uint16_t size_max;
 	uint16_t size;
