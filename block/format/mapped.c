@@ -616,7 +616,7 @@ bool mapped_read_only(struct block_node *node, const struct block_open *how, str
 {
 	if (node->read_only)
 		return true;
-	if (!(how->flags & BLOCK_OPEN_AUTO_RO)) {
+	if (!(how->flags & (BLOCK_OPEN_AUTO_RO | BLOCK_OPEN_CHECK))) {
 		error_set(err, "Images of format '%s' can only be read", node->drv->name);
 		return false;
 	}

@@ -179,6 +179,7 @@ struct mapped_check {
 	struct block_check *r;
 	const struct block_check_out *out;
 	uint64_t table_units; /* of each table, if there is more than one; else 0 */
+	bool repair;	      /* entries that lead nowhere become MAPPED_NONE */
 	uint64_t next;	      /* where the next unit is expected */
 	struct mapped_span {
 		uint64_t start, bytes;
@@ -187,7 +188,10 @@ struct mapped_check {
 };
 void mapped_check_say(const struct mapped_check *c, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
-/* The units' entries, counted in r. */
+/* One more finding: "Repairing cluster 5 is outside image", counted as fixed then, or "ERROR ...". */
+void mapped_check_found(struct mapped_check *c, bool repaired, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+/* The units' entries, counted in r; what was repaired is on the disk then. */
 int mapped_check_units(struct mapped_check *c);
 /* One more range of the file that is in use. */
 int mapped_check_span(struct mapped_check *c, uint64_t start, uint64_t bytes);
@@ -206,7 +210,7 @@ bool mapped_inside(const struct mapped *m, uint64_t host);
 /* The file's first n bytes. */
 bool mapped_read_header(struct block_node *node, uint8_t *buf, size_t n, struct error **err);
 /* Opens as reading only: an image that can only be read, opened for writing, is refused or, with
- * auto-read-only, taken. */
+ * auto-read-only or for a check, which may repair its tables in the file, taken. */
 bool mapped_read_only(struct block_node *node, const struct block_open *how, struct error **err);
 /* Reads a table into memory that the caller frees; NULL with err. bytes is bounded by the caller
  * and is inside the file here. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Checking what the foreign formats have in common: every entry of the table leads into the file,
- * and no two of them, nor a table, to the same place.
+ * and no two of them, nor a table, to the same place. What leads out of the file can be repaired:
+ * its unit is not there any more, as QEMU does it.
  *
  * Memory: 16 bytes for each run of units that lie side by side, and a bound on those.
  * Main thread, on the caller's loop.
@@ -26,6 +27,21 @@ void mapped_check_say(const struct mapped_check *c, const char *fmt, ...)
 	vsnprintf(line, sizeof(line), fmt, ap);
 	va_end(ap);
 	c->out->message(c->out->opaque, line);
+}
+
+void mapped_check_found(struct mapped_check *c, bool repaired, const char *fmt, ...)
+{
+	char what[160];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(what, sizeof(what), fmt, ap);
+	va_end(ap);
+	mapped_check_say(c, "%s %s", repaired ? "Repairing" : "ERROR", what);
+	if (repaired)
+		c->r->corruptions_fixed++;
+	else
+		c->r->corruptions++;
 }
 
 int mapped_check_span(struct mapped_check *c, uint64_t start, uint64_t bytes)
@@ -59,22 +75,35 @@ static void page_wake(struct waiter *w)
 	container_of(w, struct page_wait, waiter)->woken = true;
 }
 
-static int read_entry(struct mapped *m, uint64_t at, uint8_t *entry)
+static int wait_for(struct mapped *m, struct page_wait *wait)
+{
+	while (!wait->woken)
+		evloop_run_once(m->node->loop, -1);
+	wait->woken = false;
+	return wait->waiter.error;
+}
+
+static int find_page(struct mapped *m, uint64_t at, struct mapped_page **page)
 {
 	struct page_wait wait = {.waiter.fn = page_wake};
-	struct mapped_page *page;
 	int ret;
 
-	while ((ret = mapped_page(m, at, &wait.waiter, &page)) == -EAGAIN) {
-		while (!wait.woken)
-			evloop_run_once(m->node->loop, -1);
-		wait.woken = false;
-		if (wait.waiter.error)
-			return wait.waiter.error;
+	while ((ret = mapped_page(m, at, &wait.waiter, page)) == -EAGAIN) {
+		mapped_run_waiters(m);
+		ret = wait_for(m, &wait);
+		if (ret)
+			break;
 	}
-	if (!ret)
-		memcpy(entry, mapped_at(page, at), m->entry_bytes);
 	return ret;
+}
+
+static int commit(struct mapped *m)
+{
+	struct page_wait wait = {.waiter.fn = page_wake};
+
+	mapped_commit(m, &wait.waiter);
+	mapped_run_waiters(m);
+	return wait_for(m, &wait);
 }
 
 /* One unit; *skip is how many are known to be like it. */
@@ -83,27 +112,28 @@ static int check_unit(struct mapped_check *c, uint64_t unit, uint64_t *skip)
 	struct mapped *m = c->m;
 	struct mapped_run run = {.start = unit * m->unit, .size = m->unit};
 	uint64_t at, bytes = m->unit;
-	uint8_t entry[8] = {0};
+	struct mapped_page *page;
 	int ret = m->ops->entry_at(m, unit, &at);
 
 	*skip = 1;
 	if (ret || !at) {
 		/* All of a table that is not there, or leads nowhere. */
 		*skip = c->table_units ? c->table_units - unit % c->table_units : 1;
-		if (ret) {
-			mapped_check_say(c, "ERROR: the table of block %llu is not in the file",
-					 (unsigned long long)unit);
-			c->r->corruptions++;
-		}
+		if (ret)
+			mapped_check_found(c, false, "table of cluster %llu is outside image",
+					   (unsigned long long)unit);
 		return 0;
 	}
-	ret = read_entry(m, at, entry);
+	ret = find_page(m, at, &page);
 	if (ret)
 		return ret;
-	if (m->ops->decode(m, unit, entry, &run)) {
-		mapped_check_say(c, "ERROR: block %llu is not in the file",
-				 (unsigned long long)unit);
-		c->r->corruptions++;
+	if (m->ops->decode(m, unit, mapped_at(page, at), &run)) {
+		mapped_check_found(c, c->repair, "cluster %llu is outside image",
+				   (unsigned long long)unit);
+		if (c->repair) {
+			memset(mapped_at(page, at), 0, m->entry_bytes);
+			mapped_dirty(m, page, at, false);
+		}
 		return 0;
 	}
 	if (run.type != MAPPED_DATA && run.type != MAPPED_PACKED)
@@ -156,6 +186,8 @@ int mapped_check_units(struct mapped_check *c)
 	c->r->total_clusters = units;
 	for (uint64_t i = 0; i < units && !ret; i += skip)
 		ret = check_unit(c, i, &skip);
+	if (!ret && mapped_is_dirty(c->m))
+		ret = commit(c->m);
 	return ret;
 }
 

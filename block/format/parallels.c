@@ -2,7 +2,8 @@
 /*
  * Parallels expandable disks (QEMU's docs/interop/parallels.txt), for reading: a header, a table of
  * 32-bit entries right behind it, and clusters. Entries count sectors in the older kind and
- * clusters in the newer one.
+ * clusters in the newer one. A check repairs what QEMU's does: entries that lead out of the file,
+ * the mark of one who did not close the image, and what is left over at the file's end.
  *
  * Thread: the node's loop.
  */
@@ -10,7 +11,7 @@
 
 #include "block/format/mapped.h"
 
-enum { PARALLELS_HEADER = 64, PARALLELS_IN_USE = 0x746f6e59 };
+enum { PARALLELS_HEADER = 64, PARALLELS_OFF_IN_USE = 44, PARALLELS_IN_USE = 0x746f6e59 };
 
 struct parallels {
 	struct mapped m;
@@ -18,6 +19,7 @@ struct parallels {
 	uint32_t entries;
 	uint64_t data; /* where clusters begin */
 	bool in_use;   /* or was not closed properly */
+	bool extended; /* there is a format extension, which refers to clusters of its own */
 };
 
 /* Pure. */
@@ -28,7 +30,8 @@ static bool parse(struct parallels *s, const uint8_t *h, uint64_t *size, struct 
 	uint64_t sectors = load_le64(h + 36);
 
 	s->multiplier = ext ? tracks : 1;
-	s->in_use = load_le32(h + 44) == PARALLELS_IN_USE;
+	s->in_use = load_le32(h + PARALLELS_OFF_IN_USE) == PARALLELS_IN_USE;
+	s->extended = load_le64(h + 56);
 	s->data = load_le32(h + 48) * UINT64_C(512);
 	s->m.unit = tracks * UINT64_C(512);
 	s->entries = load_le32(h + 32);
@@ -99,28 +102,54 @@ static bool parallels_probe(const uint8_t *buf, size_t len)
 	       (!memcmp(buf, "WithoutFreeSpace", 16) || !memcmp(buf, "WithouFreSpacExt", 16));
 }
 
+static int mark_closed(struct parallels *s)
+{
+	static const uint8_t closed[4];
+	int ret = block_pwrite(s->m.file, PARALLELS_OFF_IN_USE, closed, sizeof(closed), 0);
+
+	if (!ret)
+		ret = block_flush(s->m.file);
+	s->in_use = ret != 0;
+	return ret;
+}
+
+/* What follows the last cluster, which may be cut short itself. */
+static int check_end(struct parallels *s, struct mapped_check *c, bool repair)
+{
+	uint64_t file = s->m.file->length, used = MAX(s->data, c->r->image_end), clusters;
+
+	c->r->image_end = used;
+	if (file <= used || s->extended)
+		return 0;
+	clusters = div_round_up(file - used, s->m.unit);
+	mapped_check_say(c, "%s space leaked at the end of the image %llu",
+			 repair ? "Repairing" : "ERROR", (unsigned long long)(file - used));
+	c->r->leaks += clusters;
+	if (!repair)
+		return 0;
+	c->r->leaks_fixed += clusters;
+	return block_truncate(s->m.file, used, NULL);
+}
+
 static int parallels_check(struct block_node *node, unsigned fix, struct block_check *result,
 			   const struct block_check_out *out)
 {
 	struct parallels *s = node->opaque;
-	struct mapped_check c = {.m = &s->m, .r = result, .out = out};
-	uint64_t file = node->file->length, used = s->data;
-	int ret = fix ? -ENOTSUP : mapped_check_units(&c);
+	struct mapped_check c = {.m = &s->m,
+				 .r = result,
+				 .out = out,
+				 .repair = fix & BLOCK_FIX_ERRORS};
+	bool unclean = s->in_use;
+	int ret;
 
-	if (!ret && s->in_use) {
-		mapped_check_say(&c, "ERROR image was not closed correctly");
-		result->corruptions++;
-	}
+	if (unclean)
+		mapped_check_found(&c, c.repair, "image was not closed correctly");
+	ret = mapped_check_units(&c);
+	if (!ret && unclean && c.repair)
+		ret = mark_closed(s);
 	if (!ret) {
 		mapped_check_overlaps(&c);
-		used = MAX(used, result->image_end);
-		result->image_end = used;
-		/* The last cluster may be cut short. */
-		if (file > used) {
-			result->leaks = div_round_up(file - used, s->m.unit);
-			mapped_check_say(&c, "ERROR space leaked at the end of the image %llu",
-					 (unsigned long long)(file - used));
-		}
+		ret = check_end(s, &c, fix & BLOCK_FIX_LEAKS);
 	}
 	mapped_check_end(&c);
 	return ret;

@@ -2,7 +2,8 @@
 /*
  * QEMU Enhanced Disk images (QEMU's docs/interop/qed_spec.txt), for reading: two levels of tables
  * of equal size, clusters, a backing file. Unknown incompatible features are refused; an image that
- * needs a check is read as it is, since only leaks and torn tables would be repaired.
+ * needs a check is read as it is. A check repairs what QEMU's does: entries that lead out of the
+ * file, and the mark that there was no check; leaks stay.
  *
  * Thread: the node's loop.
  */
@@ -13,6 +14,7 @@
 
 enum {
 	QED_HEADER = 64,
+	QED_OFF_FEATURES = 16,
 	QED_FEATURE_BACKING = 1,
 	QED_FEATURE_NEED_CHECK = 2,
 	QED_FEATURE_NO_PROBE = 4,
@@ -34,7 +36,7 @@ static bool parse(struct qed *s, const uint8_t *h, uint64_t *size, struct error 
 {
 	uint32_t cluster = load_le32(h + 4), table = load_le32(h + 8);
 
-	s->features = load_le64(h + 16);
+	s->features = load_le64(h + QED_OFF_FEATURES);
 	s->header_bytes = (uint64_t)load_le32(h + 12) * cluster;
 	s->l1_offset = load_le64(h + 40);
 	*size = load_le64(h + 48);
@@ -141,27 +143,122 @@ static bool qed_probe(const uint8_t *buf, size_t len)
 	return len >= 4 && !memcmp(buf, "QED", 4);
 }
 
+static bool in_file(const struct qed *s, uint64_t table)
+{
+	return table && IS_ALIGNED(table, s->m.unit) && table < s->m.file->length;
+}
+
+/* The header and all tables. *end: of the last. */
+static int tables(struct qed *s, struct mapped_check *c, uint64_t *end)
+{
+	uint64_t bytes = s->entries * 8;
+	int ret = mapped_check_span(c, 0, s->header_bytes);
+
+	if (!ret)
+		ret = mapped_check_span(c, s->l1_offset, bytes);
+	*end = s->l1_offset + bytes;
+	for (uint64_t i = 0; i < s->l1_size && !ret; i++) {
+		if (!in_file(s, s->l1[i]))
+			continue;
+		ret = mapped_check_span(c, s->l1[i], bytes);
+		*end = MAX(*end, s->l1[i] + bytes);
+	}
+	return ret;
+}
+
+/* Whether tables lie upon one another: what is put right in one would be wrong in the other. */
+static int tables_mixed(struct qed *s, bool *mixed)
+{
+	struct block_check found = {0};
+	struct mapped_check c = {.m = &s->m, .r = &found};
+	uint64_t end;
+	int ret = tables(s, &c, &end);
+
+	if (!ret)
+		mapped_check_overlaps(&c);
+	mapped_check_end(&c);
+	*mixed = found.corruptions > 0;
+	return ret;
+}
+
+static int repair_l1(struct qed *s, struct mapped_check *c)
+{
+	bool changed = false;
+	uint64_t *out;
+	int ret;
+
+	for (uint64_t i = 0; i < s->l1_size; i++) {
+		if (!s->l1[i] || in_file(s, s->l1[i]))
+			continue;
+		mapped_check_found(c, true, "table %llu is outside image", (unsigned long long)i);
+		s->l1[i] = 0;
+		changed = true;
+	}
+	if (!changed)
+		return 0;
+	out = malloc(s->l1_size * 8);
+	if (!out)
+		return -ENOMEM;
+	for (uint64_t i = 0; i < s->l1_size; i++)
+		out[i] = htole64(s->l1[i]);
+	ret = block_pwrite(s->m.file, s->l1_offset, out, s->l1_size * 8, 0);
+	free(out);
+	return ret;
+}
+
+/* Everything else is right, and durable before the mark goes. */
+static int mark_clean(struct qed *s)
+{
+	uint8_t features[8];
+	int ret;
+
+	if (!(s->features & QED_FEATURE_NEED_CHECK))
+		return 0;
+	store_le64(features, s->features & ~(uint64_t)QED_FEATURE_NEED_CHECK);
+	ret = block_flush(s->m.file);
+	if (!ret)
+		ret = block_pwrite(s->m.file, QED_OFF_FEATURES, features, sizeof(features), 0);
+	if (!ret)
+		ret = block_flush(s->m.file);
+	if (!ret)
+		s->features &= ~(uint64_t)QED_FEATURE_NEED_CHECK;
+	return ret;
+}
+
+/* What begins in the file's last bytes and ends behind them gets the rest. */
+static int check_end(struct qed *s, struct mapped_check *c, uint64_t end)
+{
+	if (end <= s->m.file->length)
+		return 0;
+	mapped_check_found(c, c->repair, "the file ends inside of a cluster");
+	return c->repair ? block_truncate(s->m.file, end, NULL) : 0;
+}
+
 static int qed_check(struct block_node *node, unsigned fix, struct block_check *result,
 		     const struct block_check_out *out)
 {
 	struct qed *s = node->opaque;
 	struct mapped_check c = {.m = &s->m, .r = result, .out = out, .table_units = s->entries};
-	uint64_t table = s->entries * 8, clusters, used, unit = s->m.unit;
-	int ret = fix ? -ENOTSUP : mapped_check_units(&c);
+	uint64_t unit = s->m.unit, clusters = node->file->length / unit, used, end;
+	bool mixed;
+	int ret = tables_mixed(s, &mixed);
 
+	c.repair = fix && !mixed;
+	if (!ret && c.repair)
+		ret = repair_l1(s, &c);
 	if (!ret)
-		ret = mapped_check_span(&c, 0, s->header_bytes);
+		ret = mapped_check_units(&c);
 	if (!ret)
-		ret = mapped_check_span(&c, s->l1_offset, table);
-	for (uint64_t i = 0; i < s->l1_size && !ret; i++)
-		if (s->l1[i] && IS_ALIGNED(s->l1[i], unit) && s->l1[i] < node->file->length)
-			ret = mapped_check_span(&c, s->l1[i], table);
+		ret = tables(s, &c, &end);
+	if (!ret)
+		ret = check_end(s, &c, MAX(end, result->image_end));
 	if (!ret) {
 		used = div_round_up(mapped_check_overlaps(&c), unit);
-		clusters = div_round_up(node->file->length, unit);
 		result->leaks = clusters > used && !result->corruptions ? clusters - used : 0;
 		result->image_end = 0;
 	}
+	if (!ret && fix && !result->corruptions)
+		ret = mark_clean(s);
 	mapped_check_end(&c);
 	return ret;
 }

@@ -82,6 +82,7 @@ struct vhdx {
 	struct mapped m;
 	uint8_t header[HEADER_BYTES]; /* the one that counts */
 	bool second;		      /* it is at HEADER_2 */
+	bool replayed;		      /* its log, when it was opened */
 	struct region log, bat, meta;
 	uint64_t blocks, ratio;
 };
@@ -184,12 +185,12 @@ static bool open_log(struct block_node *node, struct vhdx *s, struct error **err
 	if (ok && log.count && node->read_only) {
 		error_set(err,
 			  "VHDX image file '%s' opened read-only, but contains a log that needs "
-			  "to be replayed. To replay it, open the image for writing",
-			  node->filename);
+			  "to be replayed. To replay the log, run: vmm-img check -r all '%s'",
+			  node->filename, node->filename);
 		ok = false;
 	}
 	if (ok && log.count)
-		ok = vhdx_log_replay(&log, node->file, err);
+		ok = s->replayed = vhdx_log_replay(&log, node->file, err);
 	free(data);
 	return ok;
 }
@@ -608,7 +609,12 @@ static const struct block_create_option options[] = {
 static int vhdx_check(struct block_node *node, unsigned fix, struct block_check *result,
 		      const struct block_check_out *out)
 {
-	return fix ? -ENOTSUP : mapped_check(node, 0, result, out, NULL);
+	const struct vhdx *s = node->opaque;
+	int ret = mapped_check(node, 0, result, out, NULL);
+
+	/* That is all the repair there is, and opening has done it. */
+	result->corruptions_fixed = s->replayed;
+	return ret;
 }
 
 const struct block_driver block_vhdx = {

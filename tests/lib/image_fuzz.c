@@ -36,6 +36,17 @@ static void use(struct block_node *node)
 	free(buf);
 }
 
+/* As vmm-img check -r all does. */
+static void repair(struct block_node *node)
+{
+	struct block_check result = {0}, again = {0};
+
+	if (!node->drv->check || block_length(node) >= 64 * GiB)
+		return;
+	if (!node->drv->check(node, BLOCK_FIX_ALL, &result, NULL))
+		node->drv->check(node, 0, &again, NULL);
+}
+
 static void once(const char *driver, const uint8_t *data, size_t size, uint32_t flags)
 {
 	struct evloop *loop = evloop_new(NULL, NULL);
@@ -45,7 +56,9 @@ static void once(const char *driver, const uint8_t *data, size_t size, uint32_t 
 
 	node = memdisk_open(m, driver, NULL, flags | BLOCK_OPEN_NO_BACKING | BLOCK_OPEN_AUTO_RO,
 			    &err);
-	if (node)
+	if (node && (flags & BLOCK_OPEN_CHECK))
+		repair(node);
+	else if (node)
 		use(node);
 	error_free(err);
 	block_unref(node);
@@ -61,4 +74,5 @@ void image_fuzz(const char *driver, const uint8_t *data, size_t size)
 		return;
 	once(driver, data, size, 0);
 	once(driver, data, size, BLOCK_OPEN_RDWR);
+	once(driver, data, size, BLOCK_OPEN_RDWR | BLOCK_OPEN_CHECK);
 }
