@@ -275,6 +275,18 @@ int block_tray(struct block_node *node, enum block_tray action)
 	return ret;
 }
 
+int block_vm_state(struct block_node *node, bool write, uint64_t offset, void *buf, size_t bytes)
+{
+	while (!node->drv->vm_state && node->file)
+		node = node->file;
+	if (!node->drv->vm_state)
+		return -ENOTSUP;
+	if (write && node->read_only)
+		return -EPERM;
+	block_drain(node);
+	return node->drv->vm_state(node, write, offset, buf, bytes);
+}
+
 int block_preallocate(struct block_node *node, uint64_t from, enum block_prealloc mode)
 {
 	return node->drv->preallocate ? node->drv->preallocate(node, from, mode) : -ENOTSUP;

@@ -192,6 +192,9 @@ struct block_driver {
 	bool (*amend)(struct block_node *node, struct opts *opts, bool force,
 		      const struct objects *objects, struct error **err);
 	const struct block_snapshot_ops *snapshots; /* NULL: the format has none */
+	/* Reads or writes a machine's state behind the disk; synchronous, drained. NULL: no place. */
+	int (*vm_state)(struct block_node *node, bool write, uint64_t offset, void *buf,
+			size_t bytes);
 	const struct block_bitmap_ops *bitmaps;	    /* NULL: the format keeps none */
 	/* Whether the image is right, and (BLOCK_FIX_*) making it so. 0, -ENOTSUP if it cannot fix, or
 	 * -errno when it could not be carried through. NULL: the format has nothing to check. */
@@ -280,6 +283,8 @@ int block_preallocate(struct block_node *node, uint64_t from, enum block_preallo
 int block_write_nothing(struct block_node *node, uint64_t from);
 int block_status(struct block_node *node, uint64_t offset, uint64_t bytes,
 		 struct block_extent *out);
+/* What an image keeps of a virtual machine beside its disk. What was not written is zero. */
+int block_vm_state(struct block_node *node, bool write, uint64_t offset, void *buf, size_t bytes);
 int64_t block_allocated(struct block_node *node);
 void block_set_length(struct block_node *node, uint64_t bytes);
 

@@ -15,12 +15,16 @@
  * immediately chooses between failing inside of submit and later; here a request is never done
  * inside of submit, and so both are the same.
  *
+ * Breakpoints (blkdebug.h) hold the request that follows an event: the format tells of the event
+ * right before that. Its tag stays with it until it is resumed, or somebody drains.
+ *
  * Thread: the node's loop; opening: main thread.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "block/filter/blkdebug.h"
 #include "block/filter/filter.h"
 
 enum { MAX_RULES = 1000, MAX_ERRNO = 4095, ANY_STATE = 0, FIRST_STATE = 1 };
@@ -74,10 +78,24 @@ struct rule {
 	int64_t offset; /* bytes; -1: any */
 };
 
+/* Waits for its event, or until it is resumed with the request that it holds. */
+struct breakpoint {
+	char *tag;
+	int event;
+	struct block_req *req; /* held; NULL: none yet */
+	bool ended;	       /* it is only to be completed, with ret */
+	int ret;
+	struct breakpoint *next;
+};
+
 struct blkdebug {
 	uint64_t state;
 	struct rule *rules;
 	unsigned count;
+	struct breakpoint *breaks;
+	struct breakpoint *due; /* its event has come: it holds the next request */
+	blkdebug_report *report;
+	void *opaque;
 };
 
 static bool add_rule(struct blkdebug *s, struct opts *opts, bool injects, struct error **err)
@@ -235,6 +253,25 @@ static void happened(struct block_node *node, enum block_event event)
 		r->active = !r->spent;
 	}
 	s->state = state;
+	for (struct breakpoint *b = s->breaks; b && !s->due; b = b->next)
+		if (!b->req && b->event == (int)event)
+			s->due = b;
+}
+
+/* A breakpoint that is due takes the request. */
+static bool hold(struct blkdebug *s, struct block_req *req, bool ended, int ret)
+{
+	struct breakpoint *b = s->due;
+
+	if (!b)
+		return false;
+	s->due = NULL;
+	b->req = req;
+	b->ended = ended;
+	b->ret = ret;
+	if (s->report)
+		s->report(s->opaque, b->tag, false);
+	return true;
 }
 
 /* The error that a request is to end with, or 0. */
@@ -263,10 +300,25 @@ static void written(struct block_req *child, int ret)
 	struct block_req *req = child->ctx;
 
 	happened(req->node, BLOCK_EV_PWRITEV_DONE);
-	block_complete(req, ret);
+	if (!hold(req->node->opaque, req, true, ret))
+		block_complete(req, ret);
 }
 
+static void go_on(struct block_node *node, struct block_req *req);
+
 static void blkdebug_submit(struct block_node *node, struct block_req *req)
+{
+	if (req->act == BLOCK_WRITE)
+		happened(node, BLOCK_EV_PWRITEV);
+	else if (req->act == BLOCK_WRITE_ZEROES)
+		happened(node, BLOCK_EV_PWRITEV_ZERO);
+	else if (req->act == BLOCK_FLUSH)
+		happened(node, BLOCK_EV_FLUSH_TO_DISK);
+	if (!hold(node->opaque, req, false, 0))
+		go_on(node, req);
+}
+
+static void go_on(struct block_node *node, struct block_req *req)
 {
 	static const uint8_t kinds[] = {
 		[BLOCK_READ] = ON_READ,
@@ -278,12 +330,6 @@ static void blkdebug_submit(struct block_node *node, struct block_req *req)
 	struct blkdebug *s = node->opaque;
 	int ret;
 
-	if (req->act == BLOCK_WRITE)
-		happened(node, BLOCK_EV_PWRITEV);
-	else if (req->act == BLOCK_WRITE_ZEROES)
-		happened(node, BLOCK_EV_PWRITEV_ZERO);
-	else if (req->act == BLOCK_FLUSH)
-		happened(node, BLOCK_EV_FLUSH_TO_DISK);
 	ret = check(s, kinds[req->act], req->offset, req->bytes);
 	if (ret)
 		block_complete(req, ret);
@@ -291,6 +337,134 @@ static void blkdebug_submit(struct block_node *node, struct block_req *req)
 		block_filter_submit(req, written, req);
 	else
 		block_filter_pass(req);
+}
+
+/* Breakpoints */
+
+static void free_breakpoint(struct blkdebug *s, struct breakpoint **at)
+{
+	struct breakpoint *b = *at;
+
+	*at = b->next;
+	if (s->due == b)
+		s->due = NULL;
+	free(b->tag);
+	free(b);
+}
+
+/* Its request goes on, and the breakpoint is gone. */
+static void resume(struct block_node *node, struct breakpoint **at)
+{
+	struct blkdebug *s = node->opaque;
+	struct breakpoint b = **at;
+
+	if (s->report)
+		s->report(s->opaque, b.tag, true);
+	free_breakpoint(s, at);
+	if (b.ended)
+		block_complete(b.req, b.ret);
+	else
+		go_on(node, b.req);
+}
+
+static struct block_node *find_node(struct block_node *node)
+{
+	while (node && node->drv != &block_blkdebug)
+		node = node->file;
+	return node;
+}
+
+int blkdebug_break(struct block_node *node, const char *event, const char *tag,
+		   blkdebug_report *report, void *opaque)
+{
+	struct breakpoint *b, **at;
+	struct blkdebug *s;
+	int i = 0;
+
+	node = find_node(node);
+	if (!node)
+		return -ENOTSUP;
+	while (event_names[i] && strcmp(event_names[i], event))
+		i++;
+	if (!event_names[i])
+		return -ENOENT;
+	s = node->opaque;
+	s->report = report;
+	s->opaque = opaque;
+	for (at = &s->breaks; *at; at = &(*at)->next)
+		;
+	b = xcalloc(1, sizeof(*b));
+	b->tag = xstrdup(tag);
+	b->event = i;
+	*at = b;
+	return 0;
+}
+
+int blkdebug_resume(struct block_node *node, const char *tag)
+{
+	struct blkdebug *s;
+
+	node = find_node(node);
+	if (!node)
+		return -ENOTSUP;
+	s = node->opaque;
+	for (struct breakpoint **at = &s->breaks; *at; at = &(*at)->next) {
+		if (!(*at)->req || strcmp((*at)->tag, tag))
+			continue;
+		resume(node, at);
+		return 0;
+	}
+	return -ENOENT;
+}
+
+int blkdebug_remove_break(struct block_node *node, const char *tag)
+{
+	struct blkdebug *s;
+	int ret = -ENOENT;
+
+	node = find_node(node);
+	if (!node)
+		return -ENOTSUP;
+	s = node->opaque;
+	for (struct breakpoint **at = &s->breaks; *at;) {
+		if ((*at)->req || strcmp((*at)->tag, tag)) {
+			at = &(*at)->next;
+			continue;
+		}
+		free_breakpoint(s, at);
+		ret = 0;
+	}
+	while (!blkdebug_resume(node, tag))
+		;
+	return ret;
+}
+
+bool blkdebug_is_suspended(struct block_node *node, const char *tag)
+{
+	const struct blkdebug *s;
+
+	node = find_node(node);
+	s = node ? node->opaque : NULL;
+	for (const struct breakpoint *b = s ? s->breaks : NULL; b; b = b->next)
+		if (b->req && !strcmp(b->tag, tag))
+			return true;
+	return false;
+}
+
+static void hurry(struct block_node *node)
+{
+	struct blkdebug *s = node->opaque;
+	struct breakpoint **at = &s->breaks;
+
+	while (*at) {
+		if (!(*at)->req) {
+			at = &(*at)->next;
+			continue;
+		}
+		/* What goes on may bring about anything, so from the first on. */
+		resume(node, at);
+		at = &s->breaks;
+	}
 }
 
 static bool blkdebug_open(struct block_node *node, const struct block_open *how, struct opts *opts,
@@ -314,6 +488,8 @@ static void blkdebug_close(struct block_node *node)
 
 	free(s->rules);
 	s->rules = NULL;
+	while (s->breaks)
+		free_breakpoint(s, &s->breaks);
 }
 
 static int blkdebug_status(struct block_node *node, uint64_t offset, uint64_t bytes,
@@ -333,6 +509,7 @@ const struct block_driver block_blkdebug = {
 	.open = blkdebug_open,
 	.close = blkdebug_close,
 	.submit = blkdebug_submit,
+	.hurry = hurry,
 	.event = happened,
 	.truncate = block_filter_truncate,
 	.status = blkdebug_status,

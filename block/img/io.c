@@ -2,8 +2,8 @@
 /*
  * vmm-img io: qemu-io's commands, so that the block layer is driven without a guest.
  *
- *   vmm-img io [-c COMMAND]... [-C] [-f FMT] [-r] [-n] [-t CACHE] [-d DISCARD] [-i AIO] [-k] [-U]
- *              [--image-opts] [FILE]
+ *   vmm-img io [-c COMMAND]... [-C] [-f FMT] [-r] [-s] [-m] [-n] [-t CACHE] [-d DISCARD] [-i AIO]
+ *              [-k] [-U] [--image-opts] [FILE]
  *
  * Without -c commands come from standard input. The exit code is 1 if any command failed; those in
  * the background (aio_*) only say so.
@@ -15,18 +15,20 @@
 
 #include "block/img/io.h"
 
-enum { MAX_REQUEST = 0x7ffffe00 };
+enum { MAX_REQUEST = 0x7ffffe00, MISALIGN = 16 };
 
 /* A request and what it is to say at its end. */
 struct io_request {
 	struct io *io;
 	const char *verb;
 	bool quiet, dump, check, csv, aio;
+	bool vm_state; /* not the disk's bytes, but those behind them */
+	bool invalid;  /* asked for by -i: nothing is done */
 	int pattern;
 	size_t check_at, check_len; /* of the buffer */
 	uint64_t offset, bytes;
 	int64_t start;
-	char *buf;
+	char *buf, *room; /* the buffer, and what was allocated for it */
 	struct iovec iov;
 	bool done;
 	int ret;
@@ -124,7 +126,7 @@ static void conclude(struct io_request *r)
 
 static void free_request(struct io_request *r)
 {
-	free(r->buf);
+	free(r->room);
 	free(r->req);
 	free(r);
 }
@@ -177,6 +179,31 @@ static void submit(struct io_request *r, enum block_op op, uint32_t flags, bool 
 		evloop_run_once(io->img->loop, -1);
 	conclude(r);
 	free_request(r);
+}
+
+/* In the image only while nothing else goes on. */
+static void submit_vm_state(struct io_request *r, bool write)
+{
+	struct block_node *node = r->io->node;
+
+	io_wait(r->io);
+	r->start = clock_now(&clock_monotonic);
+	r->ret = block_vm_state(node, write, r->offset, r->buf, r->bytes);
+	conclude(r);
+	free_request(r);
+}
+
+/* Offset and length of what is done sector by sector. */
+static bool sectors_only(const struct io_request *r)
+{
+	const char *what = r->offset & 511 ? "offset" : r->bytes & 511 ? "count" : NULL;
+
+	if (!what)
+		return true;
+	printf("%llu is not a sector-aligned value for '%s'\n",
+	       (unsigned long long)(r->offset & 511 ? r->offset : r->bytes), what);
+	r->io->failed = true;
+	return false;
 }
 
 bool io_number(struct io *io, const char *s, uint64_t *out)
@@ -234,12 +261,15 @@ static bool parse_range(struct io *io, struct io_args *a, struct io_request *r, 
 
 static bool alloc_buf(struct io *io, struct io_request *r, int fill)
 {
-	if (posix_memalign((void **)&r->buf, 4096, MAX(r->bytes, UINT64_C(1)))) {
-		r->buf = NULL;
+	size_t off = io->misalign ? MISALIGN : 0;
+
+	if (posix_memalign((void **)&r->room, 4096, r->bytes + off + 1)) {
+		r->room = NULL;
 		printf("%s\n", strerror(ENOMEM));
 		io->failed = true;
 		return false;
 	}
+	r->buf = r->room + off;
 	memset(r->buf, fill, r->bytes);
 	return true;
 }
@@ -266,10 +296,16 @@ static void do_read(struct io *io, struct io_args *a)
 	int c;
 
 	optind = 0;
-	while ((c = getopt(a->argc, a->argv, is_many(a) ? "+CP:qv" : "+Cl:pP:qs:v")) != -1) {
+	while ((c = getopt(a->argc, a->argv, is_many(a) ? aio ? "+CiP:qv" : "+CP:qv" : "+bCl:pP:qs:v")) != -1) {
 		switch (c) {
+		case 'b':
+			r->vm_state = true;
+			break;
 		case 'C':
 			r->csv = true;
+			break;
+		case 'i':
+			r->invalid = true;
 			break;
 		case 'P':
 			if (!io_number(io, optarg, &n))
@@ -300,7 +336,9 @@ static void do_read(struct io *io, struct io_args *a)
 			goto bad;
 		}
 	}
-	if (!parse_range(io, a, r, true, is_many(a)))
+	if (r->invalid)
+		printf("injecting invalid read request\n");
+	if (r->invalid || !parse_range(io, a, r, true, is_many(a)))
 		goto bad;
 	if ((has_len || has_at) && !r->check) {
 		io_wrong(io, a->argv[0]);
@@ -313,9 +351,12 @@ static void do_read(struct io *io, struct io_args *a)
 	}
 	r->check_at = at;
 	r->check_len = has_len ? len : r->bytes - at;
-	if (!alloc_buf(io, r, 0xab))
+	if ((r->vm_state && !sectors_only(r)) || !alloc_buf(io, r, 0xab))
 		goto bad;
-	submit(r, BLOCK_READ, 0, aio);
+	if (r->vm_state)
+		submit_vm_state(r, false);
+	else
+		submit(r, BLOCK_READ, 0, aio);
 	return;
 bad:
 	free_request(r);
@@ -339,7 +380,7 @@ static bool fill_from(struct io *io, struct io_request *r, const char *name)
 }
 
 struct write_options {
-	bool zero, pattern, compress;
+	bool zero, pattern, compress, vm_state;
 	uint64_t fill;
 	const char *source;
 	uint32_t flags;
@@ -349,8 +390,12 @@ static bool write_options_ok(struct io *io, const struct write_options *w)
 {
 	const char *what = NULL;
 
-	if (w->compress && w->zero)
-		what = "-c and -z cannot be specified at the same time";
+	if (w->vm_state && w->zero)
+		what = "-b and -z cannot be specified at the same time";
+	else if ((w->flags & BLOCK_FUA) && (w->vm_state || w->compress))
+		what = "-f and -b or -c cannot be specified at the same time";
+	else if (!w->zero && (w->flags & BLOCK_NO_FALLBACK))
+		what = "-n requires -z to be specified";
 	else if (w->zero + w->pattern + (w->source != NULL) > 1)
 		what = "Only one of -z, -P, and -s can be specified at the same time";
 	else if (!w->zero && (w->flags & BLOCK_MAY_UNMAP))
@@ -365,15 +410,24 @@ static void do_write(struct io *io, struct io_args *a)
 {
 	struct io_request *r = new_request(io, "wrote");
 	bool aio = !strncmp(a->argv[0], "aio", 3);
-	const char *known = aio ? "+CfP:quz" : is_many(a) ? "+CfP:q" : "+cCfpP:qs:uz";
+	const char *known = aio ? "+CfiP:quz" : is_many(a) ? "+CfP:q" : "+bcCfnpP:qs:uz";
 	struct write_options w = {.fill = 0xcd};
 	int c;
 
 	optind = 0;
 	while ((c = getopt(a->argc, a->argv, known)) != -1) {
 		switch (c) {
+		case 'b':
+			w.vm_state = true;
+			break;
 		case 'c':
 			w.compress = true;
+			break;
+		case 'i':
+			r->invalid = true;
+			break;
+		case 'n':
+			w.flags |= BLOCK_NO_FALLBACK;
 			break;
 		case 'C':
 			r->csv = true;
@@ -412,22 +466,19 @@ static void do_write(struct io *io, struct io_args *a)
 		io->failed = true;
 		goto bad;
 	}
-	if (!parse_range(io, a, r, !w.zero, is_many(a)))
+	if (r->invalid)
+		printf("injecting invalid write request\n");
+	if (r->invalid || !parse_range(io, a, r, !w.zero, is_many(a)) ||
+	    ((w.compress || w.vm_state) && !sectors_only(r)))
 		goto bad;
-	if (w.compress && ((r->offset | r->bytes) & 511)) {
-		bool offset = r->offset & 511;
-
-		printf("%llu is not a sector-aligned value for '%s'\n",
-		       (unsigned long long)(offset ? r->offset : r->bytes),
-		       offset ? "offset" : "count");
-		io->failed = true;
-		goto bad;
-	}
 	if (!w.zero &&
 	    (!alloc_buf(io, r, w.fill & 0xff) || (w.source && !fill_from(io, r, w.source))))
 		goto bad;
-	submit(r, w.zero ? BLOCK_WRITE_ZEROES : BLOCK_WRITE,
-	       w.flags | (w.compress ? BLOCK_COMPRESSED : 0), aio);
+	if (w.vm_state)
+		submit_vm_state(r, true);
+	else
+		submit(r, w.zero ? BLOCK_WRITE_ZEROES : BLOCK_WRITE,
+		       w.flags | (w.compress && !w.zero ? BLOCK_COMPRESSED : 0), aio);
 	return;
 bad:
 	free_request(r);
@@ -458,6 +509,9 @@ static void do_discard(struct io *io, struct io_args *a)
 
 void io_wait(struct io *io)
 {
+	/* What a breakpoint suspends goes on. */
+	if (io->in_flight && io->node)
+		block_drain(io->node);
 	while (io->in_flight)
 		evloop_run_once(io->img->loop, -1);
 }
@@ -480,32 +534,44 @@ static void do_flush(struct io *io, struct io_args *a)
 const struct io_command io_request_commands[] = {
 	{"aio_flush", NULL, do_aio_flush, 0, 0, false, false, "",
 	 "waits for the requests in the background"},
-	{"aio_read", NULL, do_read, 2, -1, false, false, "[-Cqv] [-P pattern] off len [len..]",
+	{"aio_read", NULL, do_read, 2, -1, false, false, "[-Ciqv] [-P pattern] off len [len..]",
 	 "reads in the background"},
-	{"aio_write", NULL, do_write, 2, -1, true, false, "[-Cfquz] [-P pattern] off len [len..]",
+	{"aio_write", NULL, do_write, 2, -1, true, false, "[-Cfiquz] [-P pattern] off len [len..]",
 	 "writes in the background"},
 	{"discard", "d", do_discard, 2, -1, true, false, "[-Cq] off len", "throws bytes away"},
 	{"flush", "f", do_flush, 0, 0, false, false, "", "makes what was written durable"},
-	{"read", "r", do_read, 2, -1, false, false, "[-Cqv] [-P pattern [-s off] [-l len]] off len",
+	{"read", "r", do_read, 2, -1, false, false, "[-bCqv] [-P pattern [-s off] [-l len]] off len",
 	 "reads, and compares with a pattern"},
 	{"readv", "rv", do_read, 2, -1, false, false, "[-Cqv] [-P pattern] off len [len..]",
 	 "reads into several buffers"},
 	{"write", "w", do_write, 2, -1, true, false,
-	 "[-cCfquz] [-P pattern | -s source_file] off len", "writes bytes, zeroes, or a file"},
+	 "[-bcCfnquz] [-P pattern | -s source_file] off len", "writes bytes, zeroes, or a file"},
 	{"writev", "wv", do_write, 2, -1, true, false, "[-Cfq] [-P pattern] off len [len..]",
 	 "writes from several buffers"},
 	{0},
 };
 
+static const struct io_command *const tables[] = {io_request_commands, io_file_commands,
+						  io_debug_commands};
+
 const struct io_command *io_find(const char *name)
 {
-	const struct io_command *const tables[] = {io_request_commands, io_file_commands};
-
 	for (size_t i = 0; i < ARRAY_SIZE(tables); i++)
 		for (const struct io_command *c = tables[i]; c->name; c++)
 			if (!strcmp(c->name, name) || (c->alias && !strcmp(c->alias, name)))
 				return c;
 	return NULL;
+}
+
+const struct io_command *io_next(const char *name)
+{
+	const struct io_command *next = NULL;
+
+	for (size_t i = 0; i < ARRAY_SIZE(tables); i++)
+		for (const struct io_command *c = tables[i]; c->name; c++)
+			if (strcmp(c->name, name) > 0 && (!next || strcmp(c->name, next->name) < 0))
+				next = c;
+	return next;
 }
 
 /* Whether the command can be run with so many arguments, and now. */
@@ -602,7 +668,8 @@ int img_io(struct img *img, int argc, char **argv)
 		{"cmd", 1, 0, 'c'},	   {"format", 1, 0, 'f'},	{"read-only", 0, 0, 'r'},
 		{"nocache", 0, 0, 'n'},	   {"cache", 1, 0, 't'},	{"discard", 1, 0, 'd'},
 		{"aio", 1, 0, 'i'},	   {"force-share", 0, 0, 'U'},	{"image-opts", 0, 0, 1},
-		{"native-aio", 0, 0, 'k'}, {"copy-on-read", 0, 0, 'C'}, {0}};
+		{"native-aio", 0, 0, 'k'}, {"copy-on-read", 0, 0, 'C'}, {"snapshot", 0, 0, 's'},
+		{"misalign", 0, 0, 'm'},   {0}};
 	static const char *const aios[] = {"threads", "native", "io_uring", NULL};
 	static const char *const discards[] = {"ignore", "off", "unmap", "on", NULL};
 	struct io io = {.img = img, .how.flags = BLOCK_OPEN_RDWR | BLOCK_OPEN_UNMAP};
@@ -611,7 +678,7 @@ int img_io(struct img *img, int argc, char **argv)
 	unsigned n = 0;
 	int c, ret = 0;
 
-	while (!ret && (c = getopt_long(argc, argv, "c:Cf:rnt:d:i:kU", longs, NULL)) != -1) {
+	while (!ret && (c = getopt_long(argc, argv, "c:Cf:rsmnt:d:i:kU", longs, NULL)) != -1) {
 		switch (c) {
 		case 'c':
 			commands = xrealloc(commands, (n + 1) * sizeof(*commands));
@@ -625,6 +692,12 @@ int img_io(struct img *img, int argc, char **argv)
 			break;
 		case 'r':
 			io.how.flags &= ~BLOCK_OPEN_RDWR;
+			break;
+		case 's':
+			io.how.snapshot = true;
+			break;
+		case 'm':
+			io.misalign = true;
 			break;
 		case 'n':
 			cache = "none";
@@ -663,6 +736,7 @@ int img_io(struct img *img, int argc, char **argv)
 		ret = run(&io, commands, n);
 	}
 	free(io.how.name);
+	free(io.how.more);
 	free(io.how.format);
 	free(io.how.aio);
 	free(io.how.discard);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm-img io: what its commands share. io.c has the requests, io_file.c the image as a whole. */
+/* vmm-img io: what its commands share. io.c has the requests, io_file.c the image as a whole,
+ * io_debug.c breakpoints and crashes. */
 #ifndef BLOCK_IMG_IO_H
 #define BLOCK_IMG_IO_H
 
@@ -10,7 +11,8 @@ enum { IO_MAX_ARGS = 64 };
 /* How the image was opened, to open it again. */
 struct io_how {
 	char *name, *format, *discard, *aio;
-	bool image_opts, copy_on_read;
+	char *more; /* options that came with reopen, or NULL */
+	bool image_opts, copy_on_read, snapshot;
 	uint32_t flags;
 };
 
@@ -19,7 +21,7 @@ struct io {
 	struct block_node *node; /* NULL: none is open */
 	struct io_how how;
 	unsigned in_flight; /* aio */
-	bool failed, quit;
+	bool failed, quit, misalign;
 };
 
 struct io_args {
@@ -34,7 +36,8 @@ struct io_command {
 	bool writes, no_file;
 	const char *args, *help;
 };
-extern const struct io_command io_request_commands[], io_file_commands[]; /* end with name NULL */
+/* These end with name NULL. */
+extern const struct io_command io_request_commands[], io_file_commands[], io_debug_commands[];
 
 /* A number from the user; false after a message. */
 bool io_number(struct io *io, const char *s, uint64_t *out);
@@ -42,6 +45,8 @@ void io_print_usage(const struct io_command *c);
 /* The command's line, for options that it does not know; it has failed then. */
 void io_wrong(struct io *io, const char *name);
 const struct io_command *io_find(const char *name);
+/* The one after that in the order of names; NULL after the last. */
+const struct io_command *io_next(const char *name);
 void io_wait(struct io *io);
 /* "64 KiB", "3.750 MiB", as qemu-io prints sizes. buf has 48 bytes. */
 const char *io_size(char *buf, double bytes);

@@ -2,13 +2,37 @@
 /*
  * vmm-img io: commands about the image as a whole.
  */
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "block/img/io.h"
 #include "block/qcow2/qcow2.h"
+
+/* What reopen -o changed: later keys are instead of those before. */
+static bool more_options(struct opts *opts, const char *text, struct error **err)
+{
+	struct opts more;
+	bool ok = opts_parse(&more, text, NULL, err);
+
+	for (size_t i = 0; ok && i < more.count; i++) {
+		for (size_t k = 0; k < opts->count;) {
+			struct opt *o = &opts->items[k];
+
+			if (strcmp(o->key, more.items[i].key)) {
+				k++;
+				continue;
+			}
+			free(o->key);
+			free(o->value);
+			*o = opts->items[--opts->count];
+		}
+		opts_add(opts, more.items[i].key, more.items[i].value);
+	}
+	if (ok)
+		opts_free(&more);
+	return ok;
+}
 
 bool io_open(struct io *io, struct error **err)
 {
@@ -29,8 +53,16 @@ bool io_open(struct io *io, struct error **err)
 		if (how->discard)
 			opts_add(&opts, "discard", how->discard);
 	}
-	io->node = block_open_tool(io->img->loop, &opts, flags, &io->img->names, err);
+	if (how->snapshot)
+		flags &= ~BLOCK_OPEN_RDWR;
+	if (!how->more || more_options(&opts, how->more, err))
+		io->node = block_open_tool(io->img->loop, &opts, flags, &io->img->names, err);
 	opts_free(&opts);
+	if (io->node && how->snapshot) {
+		struct block_open above = {.loop = io->img->loop, .home = io->img->loop};
+
+		io->node = block_overlay(&above, io->node, err);
+	}
 	if (io->node && how->copy_on_read) {
 		io->node = block_filter_above(&block_copy_on_read, io->node);
 		if (!block_copy_on_read_init(io->node, err)) {
@@ -59,13 +91,13 @@ static void fail(struct io *io, struct error *err)
 static void do_open(struct io *io, struct io_args *a)
 {
 	uint32_t flags = BLOCK_OPEN_RDWR | BLOCK_OPEN_UNMAP;
-	const char *discard = NULL, *options = NULL, *cache = "writeback";
+	const char *discard = NULL, *options = NULL, *cache = "writeback", *aio = NULL;
 	struct error *err = NULL;
-	bool native = false, copy = false;
+	bool copy = false, snapshot = false;
 	int c;
 
 	optind = 0;
-	while ((c = getopt(a->argc, a->argv, "+rnkCUt:d:o:")) != -1) {
+	while ((c = getopt(a->argc, a->argv, "+rsnkCUi:t:d:o:")) != -1) {
 		switch (c) {
 		case 'r':
 			flags &= ~BLOCK_OPEN_RDWR;
@@ -74,7 +106,13 @@ static void do_open(struct io *io, struct io_args *a)
 			cache = "none";
 			break;
 		case 'k':
-			native = true;
+			aio = "native";
+			break;
+		case 'i':
+			aio = optarg;
+			break;
+		case 's':
+			snapshot = true;
 			break;
 		case 'C':
 			copy = true;
@@ -115,10 +153,13 @@ static void do_open(struct io *io, struct io_args *a)
 	free(io->how.aio);
 	io->how.name = xstrdup(options ? options : a->argv[optind]);
 	io->how.discard = discard ? xstrdup(discard) : NULL;
-	io->how.aio = native ? xstrdup("native") : NULL;
+	io->how.aio = aio ? xstrdup(aio) : NULL;
 	io->how.image_opts = options != NULL;
 	io->how.flags = flags;
 	io->how.copy_on_read = copy;
+	io->how.snapshot = snapshot;
+	free(io->how.more);
+	io->how.more = NULL;
 	if (!io_open(io, &err))
 		fail(io, err);
 }
@@ -134,14 +175,17 @@ static void do_reopen(struct io *io, struct io_args *a)
 	struct io_how before = io->how;
 	bool readonly = false, writable = false;
 	struct error *err = NULL;
-	const char *cache = NULL;
+	const char *cache = NULL, *options = NULL;
 	int c;
 
 	optind = 0;
-	while ((c = getopt(a->argc, a->argv, "+c:rw")) != -1) {
+	while ((c = getopt(a->argc, a->argv, "+c:o:rw")) != -1) {
 		switch (c) {
 		case 'c':
 			cache = optarg;
+			break;
+		case 'o':
+			options = optarg;
 			break;
 		case 'r':
 			readonly = true;
@@ -175,11 +219,19 @@ static void do_reopen(struct io *io, struct io_args *a)
 		io->how.flags &= ~BLOCK_OPEN_RDWR;
 	if (writable)
 		io->how.flags |= BLOCK_OPEN_RDWR;
+	if (options)
+		io->how.more = before.more ? xasprintf("%s,%s", before.more, options)
+					   : xstrdup(options);
 	io_wait(io);
 	io_close(io);
-	if (io_open(io, &err))
+	if (io_open(io, &err)) {
+		if (options)
+			free(before.more);
 		return;
+	}
 	fail(io, err);
+	if (options)
+		free(io->how.more);
 	io->how = before;
 	err = NULL;
 	if (!io_open(io, &err))
@@ -316,25 +368,6 @@ static void do_sleep(struct io *io, struct io_args *a)
 		evloop_run_once(io->img->loop, left);
 }
 
-static void do_sigraise(struct io *io, struct io_args *a)
-{
-	uint64_t sig;
-
-	if (!parse_u64(a->argv[1], &sig) || sig > 64) {
-		printf("%s is not a valid number\n", a->argv[1]);
-		io->failed = true;
-		return;
-	}
-	fflush(stdout);
-	raise(sig);
-}
-
-static void do_abort(struct io *io, struct io_args *a)
-{
-	fflush(stdout);
-	abort();
-}
-
 static void do_quit(struct io *io, struct io_args *a)
 {
 	io->quit = true;
@@ -342,7 +375,8 @@ static void do_quit(struct io *io, struct io_args *a)
 
 static void do_help(struct io *io, struct io_args *a)
 {
-	const struct io_command *x = io_request_commands, *y = io_file_commands, *c;
+	const struct io_command *c;
+	const char *last = "";
 
 	if (a->argc > 1) {
 		c = io_find(a->argv[1]);
@@ -352,15 +386,14 @@ static void do_help(struct io *io, struct io_args *a)
 			printf("command %s not found\n", a->argv[1]);
 		return;
 	}
-	while (x->name || y->name) {
-		c = !y->name || (x->name && strcmp(x->name, y->name) < 0) ? x++ : y++;
+	while ((c = io_next(last))) {
 		io_print_usage(c);
+		last = c->name;
 	}
 	printf("\nUse 'help commandname' for one command.\n");
 }
 
 const struct io_command io_file_commands[] = {
-	{"abort", NULL, do_abort, 0, 0, false, true, "", "ends as a crash does"},
 	{"alloc", NULL, do_alloc, 1, 2, false, false, "offset [count]",
 	 "how much of it this image has itself"},
 	{"close", "c", do_close, 0, 0, false, false, "", "closes the image"},
@@ -369,11 +402,10 @@ const struct io_command io_file_commands[] = {
 	{"length", "l", do_length, 0, 0, false, false, "", "the disk's size"},
 	{"map", NULL, do_map, 0, 0, false, false, "", "what this image has itself"},
 	{"open", "o", do_open, 1, -1, false, true,
-	 "[-rnkCU] [-t cache] [-d discard] [-o options] [path]", "opens an image"},
+	 "[-rsCnkU] [-t cache] [-d discard] [-i aio] [-o options] [path]", "opens an image"},
 	{"quit", "q", do_quit, 0, 0, false, true, "", "ends the program"},
-	{"reopen", NULL, do_reopen, 0, -1, false, false, "[(-r|-w)] [-c cache]",
+	{"reopen", NULL, do_reopen, 0, -1, false, false, "[(-r|-w)] [-c cache] [-o options]",
 	 "opens the same image in another way"},
-	{"sigraise", NULL, do_sigraise, 1, 1, false, true, "signal", "sends itself a signal"},
 	{"sleep", NULL, do_sleep, 1, 1, false, false, "", "waits for so many milliseconds"},
 	{"truncate", "t", do_truncate, 1, -1, true, false, "[-m prealloc_mode] off",
 	 "changes the disk's size"},

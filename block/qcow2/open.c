@@ -441,5 +441,6 @@ const struct block_driver block_qcow2 = {
 	.create = block_create_qcow2,
 	.create_options = block_qcow2_create_options,
 	.snapshots = &qcow2_snapshot_ops,
+	.vm_state = qcow2_vm_state,
 	.bitmaps = &qcow2_bitmap_ops,
 };

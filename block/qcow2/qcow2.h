@@ -19,6 +19,7 @@
  *   options.c   options of an open image; overlap.c: tables that nothing may be written over
  *   lazy.c      lazy refcounts; refcount_order.c: all refcounts written anew
  *   data_file.c the guest's bytes in a file of their own; crypt.c: and encrypted
+ *   vm_state.c  what lies behind the disk
  *   prealloc.c  preallocation; resize.c: growing and shrinking; amend.c: changing the header
  *
  * Why no byte is lost
@@ -503,6 +504,11 @@ bool qcow2_amend_crypt(struct qcow2 *s, struct opts *opts, bool force,
 int qcow2_alloc_some(struct qcow2 *s, uint64_t want, uint64_t *host, uint64_t *got);
 int qcow2_alloc_now(struct qcow2 *s, uint64_t clusters, uint64_t *host);
 int qcow2_truncate(struct block_node *node, uint64_t bytes, struct error **err);
+/* The active L1 table moves to where it has room for so many entries, as the disk's size changes. */
+int qcow2_grow_l1(struct qcow2 *s, uint64_t entries, uint64_t size);
+
+/* vm_state.c */
+int qcow2_vm_state(struct block_node *node, bool write, uint64_t offset, void *buf, size_t bytes);
 
 static inline uint64_t qcow2_cluster_start(const struct qcow2 *s, uint64_t offset)
 {

@@ -69,7 +69,7 @@ int qcow2_alloc_now(struct qcow2 *s, uint64_t clusters, uint64_t *host)
 	return 0;
 }
 
-static int move_l1(struct qcow2 *s, uint64_t entries, uint64_t size)
+int qcow2_grow_l1(struct qcow2 *s, uint64_t entries, uint64_t size)
 {
 	uint64_t bytes = ALIGN_UP(entries * 8, s->cluster_size), host = 0;
 	uint64_t old = s->h.l1_offset, old_clusters;
@@ -260,7 +260,7 @@ int qcow2_truncate(struct block_node *node, uint64_t bytes, struct error **err)
 		}
 	}
 	if (entries > s->h.l1_size) {
-		ret = move_l1(s, entries, bytes);
+		ret = qcow2_grow_l1(s, entries, bytes);
 	} else {
 		ret = set_size(s, bytes);
 	}
