@@ -90,11 +90,23 @@ static int cdrom_tray(struct block_node *node, enum block_tray action)
 	}
 	if (ret < 0)
 		return -errno;
-	if (action == BLOCK_TRAY_LOCK || action == BLOCK_TRAY_UNLOCK)
+	if (action == BLOCK_TRAY_LOCK || action == BLOCK_TRAY_UNLOCK) {
+		s->tray_locked = action == BLOCK_TRAY_LOCK;
 		return 0;
+	}
 	if (action != BLOCK_TRAY_LOOK || ret || !has_disc(s) || !node->length)
 		measure(node);
 	return node->length > 0;
+}
+
+/* Nobody is left who could unlock it. */
+static void cdrom_close(struct block_node *node)
+{
+	struct file_node *s = node->opaque;
+
+	if (s->tray_locked)
+		ioctl(s->fd, CDROM_LOCKDOOR, 0);
+	file_close(node);
 }
 
 const struct block_driver block_host_cdrom = {
@@ -103,7 +115,7 @@ const struct block_driver block_host_cdrom = {
 	.req_size = sizeof(struct file_req),
 	.protocol = true,
 	.open = cdrom_open,
-	.close = file_close,
+	.close = cdrom_close,
 	.submit = file_submit,
 	.attach = file_attach,
 	.detach = file_detach,

@@ -16,6 +16,7 @@ struct file_node {
 	bool direct, is_block;
 	bool no_zero_range, no_punch; /* the file system said it cannot */
 	bool sync_failed;	      /* the kernel may have dropped dirty pages */
+	bool tray_locked;	      /* a CD-ROM drive's, by us */
 	/* What status() found last: data, since nothing was discarded or zeroed. */
 	uint64_t data_start, data_end;
 	uint32_t align, mem_align;    /* O_DIRECT's; 1 without */

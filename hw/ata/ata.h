@@ -137,5 +137,7 @@ void ata_cdrom_execute(struct ide_dev *d, struct ata_task *t);
 void ata_cdrom_medium_changed(struct drive *drive, void *opaque);
 /* What a new medium makes of the unit. */
 void ata_cdrom_update(struct ide_dev *d);
+/* The drive's tray, and that of a drive of the host's below. */
+void ata_cdrom_lock(struct ide_dev *d, bool locked);
 
 #endif

@@ -2,7 +2,11 @@
 /*
  * ide-cd: a CD-ROM drive on its port (ATA8-ACS PACKET feature set); what the packets mean is
  * atapi.c's. Thread: main loop, with the adapter's lock. Owner: the bus.
+ *
+ * A drive of the host's behind it follows: its tray moves and is locked as the guest says, and a
+ * guest that asks whether the unit is ready learns of a disc that somebody has changed by hand.
  */
+#include <errno.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -60,13 +64,46 @@ static void read_blocks(struct ide_dev *d, struct ata_task *t, const struct atap
 	ata_io_start(t, BLOCK_READ, (uint64_t)r->lba * ATAPI_BLOCK, bytes, 0, blocks_read);
 }
 
+/* 1, 0: there is a disc in the host's drive, or none; or -errno. */
+static int host_tray(struct ide_dev *d, enum block_tray action)
+{
+	int ret = d->drive->node ? block_tray(d->drive->node, action) : -ENOTSUP;
+
+	if (ret < 0 && ret != -ENOTSUP)
+		log_guest_error(&d->limit, "%s: the host's drive did not obey: %s",
+				device_label(&d->dev), strerror(-ret));
+	return ret;
+}
+
+/* The medium may be another one now. */
+static void look(struct ide_dev *d)
+{
+	bool medium = d->cdrom.medium;
+	uint64_t blocks = d->cdrom.blocks;
+
+	ata_cdrom_update(d);
+	if (d->cdrom.medium == medium && d->cdrom.blocks == blocks)
+		return;
+	d->cdrom.attention = d->cdrom.medium;
+	d->cdrom.event = d->cdrom.medium ? ATAPI_EVENT_NEW : ATAPI_EVENT_REMOVED;
+}
+
 static void tray_moved(struct ide_dev *d)
 {
 	struct vm_event event = {.kind = VM_EVENT_TRAY_MOVED,
 				 .device = d->drive->id ? d->drive->id : "",
 				 .value = d->cdrom.tray_open};
 
+	if (host_tray(d, d->cdrom.tray_open ? BLOCK_TRAY_OPEN : BLOCK_TRAY_CLOSE) != -ENOTSUP)
+		look(d);
 	vm_send_event(d->dev.vm, &event);
+}
+
+void ata_cdrom_lock(struct ide_dev *d, bool locked)
+{
+	if (locked != d->drive->removable_locked)
+		host_tray(d, locked ? BLOCK_TRAY_LOCK : BLOCK_TRAY_UNLOCK);
+	d->cdrom.locked = d->drive->removable_locked = locked;
 }
 
 static void packet(struct ide_dev *d, struct ata_task *t)
@@ -74,6 +111,8 @@ static void packet(struct ide_dev *d, struct ata_task *t)
 	struct atapi_reply r;
 	int64_t n = 0;
 
+	if (atapi_asks_for_medium(t->cdb))
+		look(d);
 	atapi_command(&d->cdrom, t->cdb, &r);
 	switch (r.action) {
 	case ATAPI_FAILED:
@@ -94,7 +133,7 @@ static void packet(struct ide_dev *d, struct ata_task *t)
 		tray_moved(d);
 		break;
 	case ATAPI_LOCK:
-		d->drive->removable_locked = d->cdrom.locked;
+		ata_cdrom_lock(d, d->cdrom.locked);
 		break;
 	case ATAPI_DONE:
 		break;
@@ -165,8 +204,9 @@ void ata_cdrom_update(struct ide_dev *d)
 {
 	struct block_node *node = d->drive->node;
 
-	d->cdrom.medium = node != NULL;
-	d->cdrom.blocks = node ? block_length(node) / ATAPI_BLOCK : 0;
+	/* A drive may be empty, an image is a disc. */
+	d->cdrom.medium = node && host_tray(d, BLOCK_TRAY_LOOK) != 0;
+	d->cdrom.blocks = d->cdrom.medium ? block_length(node) / ATAPI_BLOCK : 0;
 }
 
 void ata_cdrom_medium_changed(struct drive *drive, void *opaque)
@@ -177,6 +217,8 @@ void ata_cdrom_medium_changed(struct drive *drive, void *opaque)
 	if (drive->node)
 		block_set_loop(drive->node, d->dev.vm->loop);
 	pthread_mutex_lock(d->lock);
+	if (d->cdrom.locked)
+		host_tray(d, BLOCK_TRAY_LOCK);
 	ata_cdrom_update(d);
 	d->cdrom.tray_open = false;
 	d->cdrom.attention = d->cdrom.medium;

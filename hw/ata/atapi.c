@@ -434,6 +434,11 @@ static void medium_command(struct atapi_unit *u, const uint8_t *cdb, struct atap
 	}
 }
 
+bool atapi_asks_for_medium(const uint8_t cdb[ATAPI_CDB])
+{
+	return cdb[0] == CMD_TEST_UNIT_READY || cdb[0] == CMD_EVENT_STATUS;
+}
+
 void atapi_command(struct atapi_unit *u, const uint8_t cdb[ATAPI_CDB], struct atapi_reply *r)
 {
 	uint8_t op = cdb[0];

@@ -59,6 +59,8 @@ struct atapi_reply {
 };
 
 void atapi_command(struct atapi_unit *u, const uint8_t cdb[ATAPI_CDB], struct atapi_reply *r);
+/* Whether it is one by which guests ask, every now and then, if there is a disc. */
+bool atapi_asks_for_medium(const uint8_t cdb[ATAPI_CDB]);
 void atapi_sense(struct atapi_unit *u, uint8_t key, uint8_t asc, uint8_t ascq);
 
 #endif

@@ -151,7 +151,7 @@ static void ide_unrealize(struct device *dev)
 	if (ide_dev_is_cdrom(d)) {
 		d->drive->medium_changed = NULL;
 		d->drive->opaque = NULL;
-		d->drive->removable_locked = false;
+		ata_cdrom_lock(d, false);
 	}
 	d->drive->taken_by = NULL;
 	if (d->drive == &d->no_drive)
@@ -164,7 +164,7 @@ static void cd_reset(struct device *dev)
 	struct ide_dev *d = (struct ide_dev *)dev;
 
 	pthread_mutex_lock(d->lock);
-	d->cdrom.locked = d->drive->removable_locked = false;
+	ata_cdrom_lock(d, false);
 	d->cdrom.tray_open = false;
 	d->cdrom.attention = false;
 	d->cdrom.event = ATAPI_EVENT_NONE;

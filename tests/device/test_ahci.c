@@ -761,6 +761,63 @@ static void test_tray_and_medium(void **state)
 	assert_int_equal(load_be32(f->ram + DATA), 511);
 }
 
+/* What the guest does with the tray is done with the host's. */
+static void test_host_drive(void **state)
+{
+	f->iso->has_tray = true;
+	port_start(2);
+	PACKET(0, 0x1e, 0, 0, 0, 1);
+	assert_true(f->iso->tray_locked);
+	PACKET(0, 0x1b, 0, 0, 0, 2);
+	sense_is(5, 0x53);
+	assert_false(f->iso->tray_open);
+	PACKET(0, 0x1e);
+	assert_false(f->iso->tray_locked);
+	PACKET(0, 0x1b, 0, 0, 0, 2);
+	assert_true(f->iso->tray_open);
+	assert_int_equal(f->last.value, 1);
+	PACKET(0, 0x00);
+	sense_is(2, 0x3a);
+	/* Closed without a disc. */
+	f->iso->empty = true;
+	PACKET(0, 0x1b, 0, 0, 0, 3);
+	assert_false(f->iso->tray_open);
+	PACKET(0, 0x00);
+	sense_is(2, 0x3a);
+	/* Somebody puts one in, and takes it out. */
+	f->iso->empty = false;
+	f->iso->length = 4 * 2048;
+	PACKET(8, 0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8);
+	assert_int_equal(f->ram[DATA + 4], 2);
+	PACKET(0, 0x00);
+	sense_is(6, 0x28);
+	PACKET(8, 0x25);
+	assert_int_equal(load_be32(f->ram + DATA), 3);
+	f->iso->empty = true;
+	PACKET(0, 0x00);
+	sense_is(2, 0x3a);
+	PACKET(8, 0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8);
+	assert_int_equal(f->ram[DATA + 4], 3);
+	/* A tray that sticks: the guest's is open all the same, and closes again. */
+	f->iso->empty = false;
+	PACKET(0, 0x00);
+	sense_is(6, 0x28);
+	f->iso->tray_error = -EBUSY;
+	PACKET(0, 0x1b, 0, 0, 0, 2);
+	PACKET(0, 0x00);
+	sense_is(2, 0x3a);
+	PACKET(0, 0x1b, 0, 0, 0, 3);
+	PACKET(0, 0x00);
+	sense_is(6, 0x28);
+	/* A reset unlocks it. */
+	PACKET(0, 0x1e, 0, 0, 0, 1);
+	assert_true(f->iso->tray_locked);
+	f->cd_dev->desc->reset(f->cd_dev);
+	assert_false(f->iso->tray_locked);
+	assert_false(f->cd.removable_locked);
+	PACKET(0, 0x1e, 0, 0, 0, 1);
+}
+
 static void test_an_empty_drive(void **state)
 {
 	struct device *empty;
@@ -816,6 +873,7 @@ int main(void)
 		TEST(test_a_device_that_goes_takes_its_requests_along),
 		TEST(test_cdrom),
 		TEST(test_tray_and_medium),
+		TEST(test_host_drive),
 		TEST(test_an_empty_drive),
 		TEST(test_places),
 	};

@@ -39,6 +39,10 @@ struct block_node {
 	uint64_t fail_offset; /* only those that touch it; UINT64_MAX: all */
 	bool fail_reads, fail_writes;
 
+	/* A drive of the host's. */
+	bool has_tray, tray_open, tray_locked, empty;
+	int tray_error; /* of the next movement */
+
 	struct block_req *queue[FAKE_BLOCK_QUEUE];
 	unsigned head, tail;
 	struct ev_work work;
@@ -242,6 +246,26 @@ void block_set_writeback(struct block_node *node, bool writeback)
 bool block_writeback(const struct block_node *node)
 {
 	return node->writeback;
+}
+
+int block_tray(struct block_node *node, enum block_tray action)
+{
+	int ret = node->tray_error;
+
+	if (!evloop_is_mine(node->loop))
+		abort();
+	if (!node->has_tray)
+		return -ENOTSUP;
+	if (action == BLOCK_TRAY_LOCK || action == BLOCK_TRAY_UNLOCK) {
+		node->tray_locked = action == BLOCK_TRAY_LOCK;
+		return 0;
+	}
+	if (action != BLOCK_TRAY_LOOK) {
+		node->tray_error = 0;
+		if (!ret)
+			node->tray_open = action == BLOCK_TRAY_OPEN;
+	}
+	return action != BLOCK_TRAY_LOOK && ret ? ret : !node->tray_open && !node->empty;
 }
 
 enum block_on_error block_error_action(enum block_on_error policy, int ret)

@@ -160,7 +160,11 @@ static void test_drive(void **state)
 	assert_int_equal(block_length(node), 4096);
 	fake()->size = 0;
 	assert_int_equal(block_tray(node, BLOCK_TRAY_LOOK), 0);
+	/* Who closes it leaves it unlocked. */
+	assert_int_equal(block_tray(node, BLOCK_TRAY_LOCK), 0);
+	assert_true(fake()->locked);
 	block_unref(node);
+	assert_false(fake()->locked);
 	evloop_free(loop);
 }
 
