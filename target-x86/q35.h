@@ -25,6 +25,7 @@
 #include "accel/accel.h"
 #include "target-x86/smbios.h"
 #include "target-x86/topology.h"
+#include "vmm/core/memory_backend.h"
 #include "vmm/core/opts.h"
 #include "vmm/core/vm.h"
 
@@ -32,9 +33,7 @@ enum { Q35_SERIALS = 4, Q35_PFLASHES = 2 };
 
 /* Plain data; everything is borrowed for as long as the board lives. */
 struct q35_config {
-	uint64_t ram_size; /* bytes, multiple of 4 KiB */
-	bool mem_merge;	   /* same-page merging */
-	bool dump_core;	   /* guest RAM in the process's core dumps */
+	const struct memory_backend *ram;
 
 	unsigned cpus, max_cpus;
 	struct cpu_topology topology;

@@ -49,9 +49,7 @@ struct q35 {
 	struct accel *accel;
 	struct q35_config config;
 
-	/* RAM: one mapping, low part first. */
-	uint8_t *ram;
-	int ram_fd; /* behind ram, or -1 */
+	uint8_t *ram; /* config.ram's bytes, low part first */
 	uint64_t ram_below_4g, ram_above_4g;
 	uint8_t *bios; /* -bios or the default, mapped below 4 GiB; NULL with pflash or kernel */
 	uint64_t bios_size;

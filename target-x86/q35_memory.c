@@ -20,7 +20,6 @@
 
 /* Firmware's last 128 KiB are what the range below 1 MiB shows after reset. */
 #define ISA_BIOS_SIZE UINT64_C(0x20000)
-#define LARGE_PAGE    (2 * MiB)
 
 static bool map(struct q35 *b, uint64_t gpa, uint64_t size, uint8_t *hva, uint32_t flags,
 		struct error **err)
@@ -38,7 +37,7 @@ static bool add_ram(struct q35 *b, uint64_t gpa, uint64_t size, uint8_t *hva, st
 	struct mem_region region = {.gpa = gpa,
 				    .size = size,
 				    .hva = hva,
-				    .fd = b->ram_fd,
+				    .fd = b->config.ram->share ? b->config.ram->fd : -1,
 				    .fd_offset = hva - b->ram};
 
 	return !size || guest_mem_add(&b->vm->mem, &region, err);
@@ -47,7 +46,7 @@ static bool add_ram(struct q35 *b, uint64_t gpa, uint64_t size, uint8_t *hva, st
 /* As QEMU's q35: guests and scripts know the split. */
 static void split_ram(struct q35 *b)
 {
-	uint64_t size = b->config.ram_size;
+	uint64_t size = b->config.ram->size;
 	uint64_t low = size >= Q35_ECAM_BASE ? UINT64_C(0x80000000) : size;
 
 	b->ram_below_4g = low;
@@ -56,7 +55,7 @@ static void split_ram(struct q35 *b)
 
 static bool check_size(const struct q35 *b, struct error **err)
 {
-	unsigned long long mib = b->config.ram_size / MiB;
+	unsigned long long mib = b->config.ram->size / MiB;
 
 	if (b->ram_below_4g < Q35_SHADOW_END) {
 		error_set(err, "-m: this machine has at least 1 MiB of memory");
@@ -70,64 +69,12 @@ static bool check_size(const struct q35 *b, struct error **err)
 	return true;
 }
 
-/* Large pages need host and guest addresses that agree on where one begins. */
-static uint8_t *reserve(uint64_t size)
-{
-	uint64_t slack = size >= LARGE_PAGE ? LARGE_PAGE : 0;
-	uint8_t *p = mmap(NULL, size + slack, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
-		*start;
-
-	if (p == MAP_FAILED)
-		return NULL;
-	if (!slack)
-		return p;
-	start = (uint8_t *)ALIGN_UP((uintptr_t)p, LARGE_PAGE);
-	if (start > p)
-		munmap(p, start - p);
-	if (start < p + slack)
-		munmap(start + size, p + slack - start);
-	return start;
-}
-
-/* Another process is given the descriptor (vhost-user): in the same place, one that it can map. */
-static bool share(struct q35 *b, struct error **err)
-{
-	uint64_t size = b->config.ram_size;
-
-	b->ram_fd = memfd_create("guest-ram", MFD_CLOEXEC);
-	if (b->ram_fd >= 0 && ftruncate(b->ram_fd, size) == 0 &&
-	    mmap(b->ram, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
-		 b->ram_fd, 0) != MAP_FAILED)
-		return true;
-	error_set_errno(err, errno, "-m %lluM: cannot make memory that is shared",
-			(unsigned long long)(size / MiB));
-	return false;
-}
-
 bool q35_memory_init(struct q35 *b, struct error **err)
 {
-	uint64_t size = b->config.ram_size;
-
-	b->ram_fd = -1;
 	split_ram(b);
 	if (!check_size(b, err))
 		return false;
-	b->ram = reserve(size);
-	if (!b->ram) {
-		error_set_errno(err, errno, "-m %lluM: cannot reserve that much address space",
-				(unsigned long long)(size / MiB));
-		return false;
-	}
-	if (b->vm->shared_ram && !share(b, err))
-		return false;
-	/* Large pages where kernels live; small guests below stay small. */
-	if (size > 32 * MiB)
-		madvise(b->ram + 16 * MiB, size - 16 * MiB, MADV_HUGEPAGE);
-	if (b->config.mem_merge)
-		madvise(b->ram, size, MADV_MERGEABLE);
-	if (!b->config.dump_core)
-		madvise(b->ram, size, MADV_DONTDUMP);
+	b->ram = b->config.ram->hva;
 	return add_ram(b, 0, b->ram_below_4g, b->ram, err) &&
 	       add_ram(b, Q35_4G, b->ram_above_4g, b->ram + b->ram_below_4g, err) &&
 	       map(b, 0, Q35_LOW_RAM_END, b->ram, 0, err) &&
@@ -138,10 +85,6 @@ bool q35_memory_init(struct q35 *b, struct error **err)
 
 void q35_memory_destroy(struct q35 *b)
 {
-	if (b->ram)
-		munmap(b->ram, b->config.ram_size);
-	if (b->ram && b->ram_fd >= 0)
-		close(b->ram_fd);
 	if (b->bios)
 		munmap(b->bios, b->bios_size);
 }

@@ -186,8 +186,8 @@ static bool build_smbios(struct q35 *b, struct error **err)
 		.bios = b->boot != NULL,
 		.uuid = b->vm->uuid_set ? b->vm->uuid : NULL,
 		.topology = c->topology,
-		.ram_size = c->ram_size,
-		.max_ram_size = c->ram_size,
+		.ram_size = c->ram->size,
+		.max_ram_size = c->ram->size,
 		.ranges = ranges,
 		.range_count = b->ram_above_4g ? 2 : 1,
 	};
@@ -313,7 +313,7 @@ void q35_tables_init(struct q35 *b)
 	build_e820(b);
 	fw_cfg_add_u16(b->fw_cfg, FW_CFG_NB_CPUS, c->cpus);
 	fw_cfg_add_u16(b->fw_cfg, FW_CFG_MAX_CPUS, last_apic_id + 1);
-	fw_cfg_add_u64(b->fw_cfg, FW_CFG_RAM_SIZE, c->ram_size);
+	fw_cfg_add_u64(b->fw_cfg, FW_CFG_RAM_SIZE, c->ram->size);
 	fw_cfg_add_u32(b->fw_cfg, FW_CFG_X86_IRQ0_OVERRIDE, 1);
 	fw_cfg_add_u16(b->fw_cfg, FW_CFG_BOOT_MENU, c->boot_menu);
 	fw_cfg_add_u16(b->fw_cfg, FW_CFG_NOGRAPHIC, c->nographic);

@@ -34,7 +34,9 @@ struct config_memory {
 	uint64_t size;	 /* bytes; multiple of 4 KiB */
 	uint64_t maxmem; /* bytes; == size without hotplug */
 	uint64_t slots;
-	char *from;
+	char *path;    /* -mem-path, or NULL */
+	bool prealloc; /* -mem-prealloc */
+	char *from;    /* NULL: no -m */
 };
 
 /* All resolved: sockets * dies * cores * threads == maxcpus >= cpus >= 1. */
@@ -52,6 +54,7 @@ struct config_machine {
 	enum config_irqchip kernel_irqchip;
 	bool dump_guest_core; /* default on */
 	bool mem_merge;	      /* default on: MADV_MERGEABLE */
+	char *memory_backend; /* id of the -object that is its RAM, or NULL */
 	char *from;
 };
 

@@ -245,9 +245,7 @@ static bool make_board(struct program *p, struct error **err)
 	const struct vm_config *c = &p->config;
 	char rtc_date[64];
 	struct q35_config q = {
-		.ram_size = c->memory.size,
-		.mem_merge = c->machine.mem_merge,
-		.dump_core = c->machine.dump_guest_core,
+		.ram = resources_ram(&p->resources, c, err),
 		.cpus = c->smp.cpus,
 		.max_cpus = c->smp.maxcpus,
 		.topology = { c->smp.sockets, c->smp.dies, c->smp.cores, c->smp.threads },
@@ -266,6 +264,8 @@ static bool make_board(struct program *p, struct error **err)
 		.version = VMM_VERSION,
 	};
 
+	if (!q.ram)
+		return false;
 	if (!board_options(p, &q, rtc_date, sizeof(rtc_date), err))
 		return false;
 	q.smbios = p->smbios;

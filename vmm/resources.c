@@ -2,6 +2,7 @@
 /* What devices refer to by name; see resources.h. Main thread. */
 #include "vmm/resources.h"
 
+#include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -302,6 +303,8 @@ static bool add_object(struct resources *r, struct opts *opts, struct error **er
 		return add_rng(r, opts, id, !strcmp(type, "rng-builtin"), err);
 	if (!strcmp(type, "throttle-group"))
 		return add_throttle_group(r, opts, id, err);
+	if (memory_backend_is_type(type))
+		return memory_backends_add(&r->memory, opts, &r->memory_defaults, err);
 	if (objects_type(type))
 		return objects_add(r->objects, opts, err);
 	nearest = nearest_name(type, types, ARRAY_SIZE(types));
@@ -362,8 +365,70 @@ static bool add_config_drive(struct resources *r, const struct config_drive *c,
 	return true;
 }
 
+/* Memory that the options do not name as an object. */
+static bool add_default_ram(struct resources *r, const struct vm_config *config,
+			    struct error **err)
+{
+	const struct config_memory *m = &config->memory;
+	struct memory_backend *mb;
+
+	if (m->path) {
+		struct opts opts = {0};
+		char size[24];
+
+		snprintf(size, sizeof(size), "%" PRIu64, m->size);
+		opts_add(&opts, "qom-type", "memory-backend-file");
+		opts_add(&opts, "id", "pc.ram");
+		opts_add(&opts, "size", size);
+		opts_add(&opts, "mem-path", m->path);
+		opts_add(&opts, "share", r->vm->shared_ram ? "on" : "off");
+		bool ok = memory_backends_add(&r->memory, &opts, &r->memory_defaults, err);
+
+		opts_free(&opts);
+		if (!ok)
+			error_prefix(err, "-mem-path %s: ", m->path);
+		return ok;
+	}
+	mb = memory_backend_new(m->size, r->vm->shared_ram, &r->memory_defaults, err);
+	if (!mb) {
+		error_prefix(err, "-m %" PRIu64 "M: ", m->size >> 20);
+		return false;
+	}
+	mb->next = r->memory;
+	r->memory = mb;
+	return true;
+}
+
+struct memory_backend *resources_ram(struct resources *r, const struct vm_config *config,
+				     struct error **err)
+{
+	const char *id = config->machine.memory_backend;
+	struct memory_backend *mb;
+
+	if (!id)
+		return add_default_ram(r, config, err) ? r->memory : NULL;
+	mb = memory_backends_find(r->memory, id);
+	if (!mb)
+		error_set(err, "there is no memory backend '%s'", id);
+	else if (config->memory.path)
+		error_set(err, "-mem-path does not go with memory backend '%s'", id);
+	else if (config->memory.from && config->memory.size != mb->size)
+		error_set(err, "%s: memory backend '%s' has %" PRIu64 "M", config->memory.from, id,
+			  mb->size >> 20);
+	else if (r->vm->shared_ram && (!mb->share || mb->fd < 0))
+		error_set(err,
+			  "memory backend '%s' cannot be shared with a vhost-user back end (a "
+			  "memfd or a file with share=on can)", id);
+	else
+		return mb;
+	return NULL;
+}
+
 bool resources_open(struct resources *r, const struct vm_config *config, struct error **err)
 {
+	r->memory_defaults = (struct memory_defaults){.merge = config->machine.mem_merge,
+						      .dump = config->machine.dump_guest_core,
+						      .prealloc = config->memory.prealloc};
 	for (size_t i = 0; i < config->objects.count; i++) {
 		struct config_item *item = &config->objects.items[i];
 
@@ -465,4 +530,10 @@ void resources_close(struct resources *r)
 	r->throttles = NULL;
 	objects_free(r->objects);
 	r->objects = NULL;
+	while (r->memory) {
+		struct memory_backend *mb = r->memory;
+
+		r->memory = mb->next;
+		memory_backend_free(mb);
+	}
 }

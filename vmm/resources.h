@@ -14,6 +14,7 @@
 #include "net/net.h"
 #include "vmm/chardev/chardev.h"
 #include "vmm/config.h"
+#include "vmm/core/memory_backend.h"
 #include "vmm/core/objects.h"
 #include "vmm/core/thread.h"
 #include "vmm/core/vm.h"
@@ -50,12 +51,18 @@ struct resources {
 	struct throttle_groups *throttles;
 	struct corrupt_drive *corrupt; /* who hears of their images */
 	struct objects *objects;
+	struct memory_backend *memory; /* -object memory-backend-..., and what -m alone makes */
+	struct memory_defaults memory_defaults;
 };
 
 /* Sets vm->resolver. chardevs is borrowed. */
 void resources_init(struct resources *r, struct vm *vm, struct chardevs *chardevs);
 /* -object, -blockdev, -drive, -netdev, -object filter-dump, in this order. */
 bool resources_open(struct resources *r, const struct vm_config *config, struct error **err);
+/* After resources_open(): the machine's RAM, as -machine memory-backend or -m and -mem-path say. The
+ * resources keep it. */
+struct memory_backend *resources_ram(struct resources *r, const struct vm_config *config,
+				     struct error **err);
 /* Devices are there: warns of each -netdev that none of them uses. */
 void resources_check_use(const struct resources *r);
 /* Devices are gone. Flushes and closes disks, frees back ends, stops threads. */

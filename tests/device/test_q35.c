@@ -43,6 +43,8 @@ struct machine {
 	struct vm vm;
 	struct io_reader pio, mmio;
 	struct q35_config config;
+	uint64_t ram_size;
+	struct memory_backend *ram;
 	struct smbios_options *smbios;
 	struct q35 *board;
 	struct drive drives[2];
@@ -269,8 +271,8 @@ static void machine_init(struct machine *m)
 	io_reader_register(&m->vm.pio, &m->pio);
 	io_reader_register(&m->vm.mmio, &m->mmio);
 	m->smbios = smbios_options_new();
+	m->ram_size = 128 * MiB;
 	m->config = (struct q35_config){
-		.ram_size = 128 * MiB,
 		.cpus = 1,
 		.max_cpus = 1,
 		.topology = {1, 1, 1, 1},
@@ -304,10 +306,17 @@ static void add_flash(struct machine *m, unsigned unit, uint64_t size)
 	m->config.pflash[unit].drive = m->config.pflash[unit].from = ids[unit];
 }
 
+static bool new_board(struct machine *m, struct error **err)
+{
+	m->ram = memory_backend_new(m->ram_size, false, &(struct memory_defaults){0}, err);
+	m->config.ram = m->ram;
+	m->board = q35_new(&m->vm, &m->accel, &m->config, err);
+	return m->board != NULL;
+}
+
 static bool build(struct machine *m, struct error **err)
 {
-	m->board = q35_new(&m->vm, &m->accel, &m->config, err);
-	return m->board && q35_complete(m->board, err);
+	return new_board(m, err) && q35_complete(m->board, err);
 }
 
 static void start(struct machine *m)
@@ -342,6 +351,7 @@ static void machine_destroy(struct machine *m)
 	for (unsigned i = 0; i < ARRAY_SIZE(m->drives); i++)
 		if (m->drives[i].node)
 			block_unref(m->drives[i].node);
+	memory_backend_free(m->ram);
 	smbios_options_free(m->smbios);
 	evloop_free(loop);
 	if (m->bios >= 0)
@@ -543,14 +553,14 @@ static void test_sizes_refused(void **state)
 
 	machine_init(&m);
 	make_bios(&m);
-	m.config.ram_size = 640 * KiB;
+	m.ram_size = 640 * KiB;
 	refused(&m, "1 MiB");
 	machine_destroy(&m);
 
 	/* Before anything is mapped, since the kernel's tables for it would take minutes. */
 	machine_init(&m);
 	make_bios(&m);
-	m.config.ram_size = 8 * TiB;
+	m.ram_size = 8 * TiB;
 	m.phys_bits = 40;
 	refused(&m, "40 address bits");
 	assert_int_equal(m.changes, 0);
@@ -558,7 +568,7 @@ static void test_sizes_refused(void **state)
 
 	machine_init(&m);
 	make_kernel(&m);
-	m.config.ram_size = MiB;
+	m.ram_size = MiB;
 	refused(&m, "needs more memory");
 	machine_destroy(&m);
 }
@@ -616,8 +626,7 @@ static void test_direct_boot_with_many_ports(void **state)
 	machine_init(&m);
 	make_kernel(&m);
 	m.vm.device_table = table;
-	m.board = q35_new(&m.vm, &m.accel, &m.config, &err);
-	assert_non_null(m.board);
+	assert_true(new_board(&m, &err));
 	for (unsigned i = 1; i <= 15; i++) {
 		snprintf(text, sizeof(text), "pcie-root-port,id=r%u,slot=%u", i, i);
 		add_device(&m, text);
@@ -645,7 +654,7 @@ static void check_maps(struct machine *m)
 	const struct acpi_range chips = {Q35_IOAPIC_BASE, Q35_4G - Q35_IOAPIC_BASE};
 	uint64_t total = 0;
 
-	assert_int_equal(gm_total(&m->vm.mem), m->config.ram_size);
+	assert_int_equal(gm_total(&m->vm.mem), m->ram_size);
 	for (size_t i = 0; i < b->e820.count; i++) {
 		const struct e820_entry *e = &b->e820.entries[i];
 
@@ -659,7 +668,7 @@ static void check_maps(struct machine *m)
 				assert_apart((struct acpi_range){e->base, e->size},
 					     a->mem_windows[k]);
 	}
-	assert_true(total <= m->config.ram_size && m->config.ram_size - total <= 384 * KiB + KiB);
+	assert_true(total <= m->ram_size && m->ram_size - total <= 384 * KiB + KiB);
 	for (unsigned i = 0; i < a->mem_window_count; i++) {
 		struct acpi_range w = a->mem_windows[i];
 
@@ -766,7 +775,7 @@ static void test_maps_of_all_sizes(void **state)
 			struct machine m;
 
 			machine_init(&m);
-			m.config.ram_size = cases[i].size;
+			m.ram_size = cases[i].size;
 			m.phys_bits = cases[i].bits;
 			if (direct)
 				make_kernel(&m);
@@ -788,14 +797,14 @@ static void test_address_bits(void **state)
 	machine_init(&m);
 	make_bios(&m);
 	m.phys_bits = 36;
-	m.config.ram_size = 62 * GiB;
+	m.ram_size = 62 * GiB;
 	refused(&m, "36 address bits");
 	machine_destroy(&m);
 
 	machine_init(&m);
 	make_bios(&m);
 	m.phys_bits = 36;
-	m.config.ram_size = 61 * GiB;
+	m.ram_size = 61 * GiB;
 	start(&m);
 	check_maps(&m);
 	machine_destroy(&m);

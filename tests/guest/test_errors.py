@@ -123,6 +123,11 @@ def test_on_the_command_line(args, said):
     ("-netdev user,id=a -object filter-dump,id=f,netdev=a,file=/nonexistent/x", "cannot write"),
     ("-netdev user,id=a -object filter-dump,id=f,netdev=a,fiel=x", "did you mean 'file'?"),
     ("-cpu haswall", "haswall"),
+    ("-machine memory-backend=none", "there is no memory backend 'none'"),
+    ("-m 64M -numa node,memdev=a -object memory-backend-ram,id=a,size=32M",
+     "-m 64M: memory backend 'a' has 32M"),
+    ("-object memory-backend-ram,id=a,size=32M,policy=bind", "policy is not supported"),
+    ("-mem-path /nonexistent/x", "-mem-path /nonexistent/x: mem-path /nonexistent/x: No such"),
     ("-cpu host,+avxx", "did you mean 'avx'?"),
 ])
 def test_with_what_is_named(args, said, tmp_path):

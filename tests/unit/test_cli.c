@@ -99,6 +99,19 @@ static void test_memory(void **state)
 	bad("-m 1G,slots=2", "-m 1G,slots=2: slots needs maxmem");
 	bad("-m 1G,maxmem=512M", "maxmem");
 	bad("-m 1G,slots=2,maxmem=1G", "slots");
+	good(&c, "-machine q35,memory-backend=ram0 -mem-prealloc");
+	assert_string_equal(c.machine.memory_backend, "ram0");
+	assert_true(c.memory.prealloc);
+	assert_null(c.memory.from);
+	config_free(&c);
+	good(&c, "-numa node,nodeid=0,memdev=ram0 -mem-path /dev/shm");
+	assert_string_equal(c.machine.memory_backend, "ram0");
+	assert_string_equal(c.memory.path, "/dev/shm");
+	config_free(&c);
+	bad("-numa node,memdev=a -numa node,memdev=b", "the machine's memory is 'a' already");
+	bad("-numa node,nodeid=1,memdev=a", "not supported");
+	bad("-numa node,cpus=0,memdev=a", "not supported");
+	bad("-numa dist,src=0,dst=1,val=20", "not supported");
 	bad("-m 0", "-m 0: ");
 	bad("-m 99999999999999999999G", "-m ");
 	bad("-m 1G,size2=3", "size2");
@@ -428,7 +441,7 @@ static void test_objects(void **state)
 	config_free(&c);
 	bad("-object iothread", "id is missing");
 	bad("-object iothred,id=a", "did you mean 'iothread'?");
-	bad("-object memory-backend-ram,id=m,size=1G", "not supported by this build");
+	bad("-object memory-backend-rma,id=m,size=1G", "did you mean 'memory-backend-ram'?");
 	bad("-object iothread,id=a -object iothread,id=a", "already");
 	bad("-blockdev file,filename=x", "node-name is missing");
 	bad("-device id=x", "name is missing");

@@ -74,6 +74,8 @@ void config_free(struct vm_config *config)
 	char *strings[] = {
 		config->device_help_of,
 		config->memory.from,
+		config->memory.path,
+		config->machine.memory_backend,
 		config->smp.from,
 		config->machine.type,
 		config->machine.version,

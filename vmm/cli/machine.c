@@ -134,6 +134,7 @@ static bool machine_options(struct cli *cli, struct opts *opts, struct error **e
 					     "kernel-irqchip",
 					     "dump-guest-core",
 					     "mem-merge",
+					     "memory-backend",
 					     "usb",
 					     "hpet",
 					     "vmport",
@@ -150,6 +151,8 @@ static bool machine_options(struct cli *cli, struct opts *opts, struct error **e
 
 	if ((value = opts_get(opts, "type")) && !set_machine_type(cli, value, err))
 		return false;
+	if ((value = opts_get(opts, "memory-backend")))
+		cli_set_string(&machine->memory_backend, value);
 	if ((value = opts_get(opts, "accel")) && !set_accel(cli, value, err))
 		return false;
 	if ((value = opts_get(opts, "kernel_irqchip")) && !set_irqchip(cli, value, err))
@@ -370,6 +373,51 @@ CLI_HANDLER(cli_opt_m)
 	return ok;
 }
 
+CLI_HANDLER(cli_opt_mem_path)
+{
+	cli_set_string(&cli->config->memory.path, arg);
+	return true;
+}
+
+CLI_HANDLER(cli_opt_mem_prealloc)
+{
+	cli->config->memory.prealloc = true;
+	return true;
+}
+
+/* One node, with all of the machine in it: what names its memory. */
+CLI_HANDLER(cli_opt_numa)
+{
+	static const char *const known[] = { "type", "nodeid", "memdev", NULL };
+	char **backend = &cli->config->machine.memory_backend;
+	struct opts opts = { 0 };
+	const char *type, *memdev;
+	uint64_t nodeid = 0;
+	bool ok = false;
+
+	if (!opts_parse(&opts, arg, "type", err))
+		return false;
+	type = opts_get(&opts, "type");
+	memdev = opts_get(&opts, "memdev");
+	if (!opts_get_u64(&opts, "nodeid", &nodeid, err))
+		goto out;
+	if (!type || strcmp(type, "node") || nodeid || !memdev || opts_has(&opts, "cpus")) {
+		error_set(err, "more than 'node,memdev=ID', one node with all of the machine in it, "
+			       "is not supported by this build");
+		goto out;
+	}
+	if (*backend) {
+		error_set(err, "the machine's memory is '%s' already", *backend);
+		goto out;
+	}
+	ok = cli_check_used(&opts, known, err);
+	if (ok)
+		cli_set_string(backend, memdev);
+out:
+	opts_free(&opts);
+	return ok;
+}
+
 CLI_HANDLER(cli_opt_name)
 {
 	static const char *const known[] = { "guest", "process", "debug-threads", NULL };
@@ -537,36 +585,28 @@ CLI_HANDLER(cli_opt_global)
 	return ok;
 }
 
-static const struct {
-	const char *type;
-	bool here;
-} object_types[] = {
-	{"iothread", true},
-	{"rng-random", true},
-	{"rng-builtin", true},
-	{"memory-backend-ram", false},
-	{"memory-backend-file", false},
-	{"memory-backend-memfd", false},
-	{"throttle-group", true},
-	{"secret", true},
-	{"tls-creds-x509", true},
-	{"tls-creds-psk", true},
-	{"filter-dump", true},
+static const char *const object_types[] = {
+	"iothread",
+	"rng-random",
+	"rng-builtin",
+	"memory-backend-ram",
+	"memory-backend-file",
+	"memory-backend-memfd",
+	"throttle-group",
+	"secret",
+	"tls-creds-x509",
+	"tls-creds-psk",
+	"filter-dump",
 };
 
 static bool check_object_type(const char *type, struct error **err)
 {
-	const char *names[ARRAY_SIZE(object_types)], *near;
+	const char *near;
 
-	for (size_t i = 0; i < ARRAY_SIZE(object_types); i++) {
-		names[i] = object_types[i].type;
-		if (strcmp(type, names[i]))
-			continue;
-		if (!object_types[i].here)
-			error_set(err, "object type '%s' is not supported by this build", type);
-		return object_types[i].here;
-	}
-	near = nearest_name(type, names, ARRAY_SIZE(names));
+	for (size_t i = 0; i < ARRAY_SIZE(object_types); i++)
+		if (!strcmp(type, object_types[i]))
+			return true;
+	near = nearest_name(type, object_types, ARRAY_SIZE(object_types));
 	if (near)
 		error_set(err, "unknown object type '%s'; did you mean '%s'?", type, near);
 	else
@@ -582,8 +622,7 @@ CLI_HANDLER(cli_opt_object)
 
 	if (is_help(arg)) {
 		for (size_t i = 0; i < ARRAY_SIZE(object_types); i++)
-			if (object_types[i].here)
-				printf("%s\n", object_types[i].type);
+			printf("%s\n", object_types[i]);
 		cli->answered = true;
 		return true;
 	}

@@ -42,6 +42,12 @@ const struct cli_option cli_options[] = {
 	{ "m", "[size=]SIZE[,slots=N,maxmem=SIZE]",
 	  "guest memory, in MiB unless a suffix (K M G T) says otherwise [128M]", CLI_STANDARD,
 	  cli_opt_m },
+	{ "mem-path", "PATH", "guest memory in this file, or in a file of this folder (huge pages)",
+	  CLI_STANDARD, cli_opt_mem_path },
+	{ "mem-prealloc", NULL, "take all of guest memory from the host at start", CLI_STANDARD,
+	  cli_opt_mem_prealloc },
+	{ "numa", "node,memdev=ID", "the object that is the guest's memory, as -machine "
+	  "memory-backend=ID", CLI_STANDARD, cli_opt_numa },
 	{ "name", "[guest=]NAME[,process=NAME][,debug-threads=on|off]",
 	  "the guest's name; the process's name; names of threads by what they do", CLI_STANDARD,
 	  cli_opt_name },
@@ -59,7 +65,8 @@ const struct cli_option cli_options[] = {
 	{ "global", "DEVICE.PROPERTY=VALUE", "a property's default for all devices of that name",
 	  CLI_STANDARD, cli_opt_global },
 	{ "object", "TYPE,id=ID[,PROPERTY=VALUE][,...]",
-	  "something devices and disks use: iothread, rng-random, throttle-group, secret; help lists "
+	  "something devices, disks and memory use: iothread, rng-random, throttle-group, secret, "
+	  "memory-backend-memfd; help lists "
 	  "them\n"
 	  "secret,id=ID,file=NAME[,format=raw|base64][,keyid=ID,iv=TEXT] is a password; data=TEXT "
 	  "in file's place is for tests, as the command line is for all to see.\n"
@@ -230,13 +237,10 @@ static const char *const absent[] = {
 	"L",
 	"loadvm",
 	"machine-type",
-	"mem-path",
-	"mem-prealloc",
 	"mtdblock",
 	"no-acpi",
 	"no-fd-bootchk",
 	"no-hpet",
-	"numa",
 	"only-migratable",
 	"option-rom",
 	"plugin",
