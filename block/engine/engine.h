@@ -56,6 +56,7 @@ struct io_op {
 	void (*done)(struct io_op *op, int ret);
 
 	struct io_op *next; /* the engine's own from here */
+	bool alone;	    /* never part of a larger transfer */
 	union {
 		struct pool_job job;
 		unsigned char iocb[64];

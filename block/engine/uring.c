@@ -7,6 +7,11 @@
  * Scatter lists that need cutting are cut into an arena that lives until the hand-over: the kernel
  * has copied them by then (IORING_FEAT_SUBMIT_STABLE). Requests beyond the ring's depth wait in
  * line.
+ *
+ * Writes through the page cache go to a worker of the kernel's, one at a time for a file. Those of a
+ * turn that lie side by side are one write there, since waking us for each costs as much as copying
+ * some pages; but not the first ones, so that it has something to do while we wake. What such a write
+ * did not do whole is done again one by one, each with its own result.
  */
 #include "config.h"
 
@@ -20,6 +25,9 @@
 #ifdef CONFIG_LIBURING
 #include <liburing.h>
 
+/* Bytes that must be ahead of a write that is joined; its bytes and pieces, at most. */
+enum { JOIN_BEHIND = 64 << 10, JOIN_BYTES = 512 << 10, JOIN_IOV = 256 };
+
 struct uring {
 	struct engine engine;
 	struct io_uring ring;
@@ -31,7 +39,16 @@ struct uring {
 	bool fixed;	      /* the descriptor is registered as number 0 */
 	unsigned prepared;    /* entries not handed over yet */
 	unsigned in_flight;
+	size_t writing; /* bytes of writes in flight */
 	struct io_op *line, **line_tail;
+	/* The write prepared last, while the next one may still join it. */
+	struct {
+		struct io_uring_sqe *sqe; /* NULL: none */
+		struct io_op *last;
+		uint64_t end;
+		size_t bytes;
+		unsigned iov, count; /* its part of the arena */
+	} join;
 	unsigned iov_used;
 	struct iovec iov[ENGINE_IOV];
 };
@@ -42,6 +59,7 @@ static void hand_over(struct uring *u)
 
 	if (!u->prepared)
 		return;
+	u->join.sqe = NULL;
 	ret = io_uring_submit(&u->ring);
 	if (ret >= 0)
 		u->prepared -= MIN(u->prepared, (unsigned)ret);
@@ -51,6 +69,53 @@ static void hand_over(struct uring *u)
 		evloop_post(u->loop, &u->again);
 }
 
+static bool joinable(const struct io_op *op)
+{
+	return op->kind == IO_WRITE && op->align == 1 && !op->alone;
+}
+
+/* Whether op became part of the write prepared last. */
+static bool join(struct uring *u, struct io_op *op)
+{
+	struct io_uring_sqe *sqe = u->join.sqe;
+	int count;
+
+	if (!sqe || !joinable(op) || op->offset != u->join.end || op->fd != u->join.last->fd ||
+	    op->dsync != u->join.last->dsync || op->bytes > JOIN_BYTES - u->join.bytes ||
+	    u->writing - u->join.bytes < JOIN_BEHIND)
+		return false;
+	count = iov_slice(op->iov, op->iovcnt, op->skip, op->bytes, &u->iov[u->iov_used],
+			  MIN(ENGINE_IOV - u->iov_used, JOIN_IOV - u->join.count));
+	if (count < 0)
+		return false;
+	u->iov_used += count;
+	u->join.count += count;
+	u->join.bytes += op->bytes;
+	u->writing += op->bytes;
+	u->join.end += op->bytes;
+	u->join.last->next = op;
+	u->join.last = op;
+	op->next = NULL;
+	sqe->opcode = IORING_OP_WRITEV;
+	sqe->addr = (uintptr_t)&u->iov[u->join.iov];
+	sqe->len = u->join.count;
+	return true;
+}
+
+/* op, just prepared, may be joined by the next. */
+static void let_join(struct uring *u, struct io_op *op, struct io_uring_sqe *sqe, int count)
+{
+	u->join.sqe = NULL;
+	if (!joinable(op) || op->bytes >= JOIN_BYTES || count > JOIN_IOV)
+		return;
+	u->join.sqe = sqe;
+	u->join.last = op;
+	u->join.end = op->offset + op->bytes;
+	u->join.bytes = op->bytes;
+	u->join.iov = u->iov_used;
+	u->join.count = count;
+}
+
 /* False: no room now. */
 static bool prepare(struct uring *u, struct io_op *op)
 {
@@ -58,6 +123,8 @@ static bool prepare(struct uring *u, struct io_op *op)
 	struct iovec *iov = &u->iov[u->iov_used];
 	int fd = u->fixed ? 0 : op->fd, count = 0;
 
+	if (join(u, op))
+		return true;
 	if (u->in_flight >= 2 * ENGINE_DEPTH || !io_uring_sq_space_left(&u->ring))
 		return false;
 	if (op->kind != IO_SYNC) {
@@ -66,6 +133,7 @@ static bool prepare(struct uring *u, struct io_op *op)
 		if (count < 0)
 			return false;
 	}
+	op->next = NULL;
 	sqe = io_uring_get_sqe(&u->ring);
 	if (op->kind == IO_SYNC)
 		io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
@@ -82,7 +150,10 @@ static bool prepare(struct uring *u, struct io_op *op)
 	if (u->fixed)
 		sqe->flags |= IOSQE_FIXED_FILE;
 	io_uring_sqe_set_data(sqe, op);
-	if (count > 1)
+	let_join(u, op, sqe, count);
+	if (op->kind == IO_WRITE)
+		u->writing += op->bytes;
+	if (count > 1 || u->join.sqe)
 		u->iov_used += count;
 	u->prepared++;
 	u->in_flight++;
@@ -105,16 +176,37 @@ static void run_line(struct uring *u)
 	}
 }
 
-static void uring_submit(struct engine *e, struct io_op *op)
+static void submit(struct uring *u, struct io_op *op)
 {
-	struct uring *u = container_of(e, struct uring, engine);
-
 	if (!u->line && prepare(u, op))
 		return;
 	op->next = NULL;
 	*u->line_tail = op;
 	u->line_tail = &op->next;
 	run_line(u);
+}
+
+static void uring_submit(struct engine *e, struct io_op *op)
+{
+	op->alone = false;
+	submit(container_of(e, struct uring, engine), op);
+}
+
+/* The end of a write that others joined: of the first n bytes, if it is not an error. */
+static void joined_done(struct uring *u, struct io_op *op, int64_t n)
+{
+	for (struct io_op *next; op; op = next) {
+		next = op->next;
+		u->writing -= op->bytes;
+		if (n >= (int64_t)op->bytes) {
+			n -= op->bytes;
+			op->done(op, 0);
+		} else {
+			n = 0;
+			op->alone = true;
+			submit(u, op);
+		}
+	}
 }
 
 static void on_ready(void *opaque, uint32_t revents)
@@ -128,10 +220,16 @@ static void on_ready(void *opaque, uint32_t revents)
 
 		io_uring_cqe_seen(&u->ring, cqe);
 		u->in_flight--;
+		if (op->next) {
+			joined_done(u, op, res);
+			continue;
+		}
+		if (op->kind == IO_WRITE)
+			u->writing -= op->bytes;
 		if (io_advance(op, res, &ret))
 			op->done(op, ret);
 		else
-			uring_submit(&u->engine, op);
+			submit(u, op);
 	}
 }
 
