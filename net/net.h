@@ -179,6 +179,8 @@ struct net_context {
 	 * NULL: there are none. */
 	struct chardev *(*take_chardev)(void *opaque, const char *id, struct error **err);
 	void (*release_chardev)(void *opaque, struct chardev *c);
+	/* Until somebody is at its other end; while the guest runs, an error if nobody is. */
+	bool (*wait_chardev)(void *opaque, struct chardev *c, struct error **err);
 	void *opaque;
 };
 

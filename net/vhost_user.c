@@ -135,7 +135,7 @@ static const struct netdev_ops user_ops = {
 
 /* ---- options ---- */
 
-/* Cards ask the server what it can before the guest runs, so it has to be there. */
+/* Cards ask the server what it can before the guest runs, so it is waited for. */
 static bool use_chardev(struct vhost_user_netdev *u, struct error **err)
 {
 	const struct net_context *c = u->context;
@@ -154,11 +154,7 @@ static bool use_chardev(struct vhost_user_netdev *u, struct error **err)
 		return false;
 	}
 	chardev_attach(chardev, &u->peer);
-	if (u->fd >= 0)
-		return true;
-	error_set(err, "chardev '%s' is not connected: the server has to be there first",
-		  u->chardev_id);
-	return false;
+	return c->wait_chardev(c->opaque, chardev, err);
 }
 
 static struct netdev *create(const struct net_context *context, const char *id, struct opts *opts,

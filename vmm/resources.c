@@ -154,12 +154,26 @@ static void *resolve(void *opaque, const struct prop *prop, const char *name, st
 
 static struct chardev *take_chardev(void *opaque, const char *id, struct error **err)
 {
-	return chardevs_take(opaque, id, err);
+	struct resources *r = opaque;
+
+	return chardevs_take(r->chardevs, id, err);
 }
 
 static void release_chardev(void *opaque, struct chardev *c)
 {
-	chardevs_release(opaque, c);
+	struct resources *r = opaque;
+
+	chardevs_release(r->chardevs, c);
+}
+
+static bool wait_chardev(void *opaque, struct chardev *c, struct error **err)
+{
+	struct resources *r = opaque;
+
+	if (c->open || !r->opened)
+		return chardevs_wait(r->chardevs, c, c->id, err);
+	error_set(err, "nobody is connected to chardev '%s'", c->id);
+	return false;
 }
 
 void resources_init(struct resources *r, struct vm *vm, struct chardevs *chardevs)
@@ -167,7 +181,8 @@ void resources_init(struct resources *r, struct vm *vm, struct chardevs *chardev
 	const struct net_context net = {.loop = vm->loop,
 					.take_chardev = take_chardev,
 					.release_chardev = release_chardev,
-					.opaque = chardevs};
+					.wait_chardev = wait_chardev,
+					.opaque = r};
 
 	*r = (struct resources){.vm = vm,
 				.chardevs = chardevs,
@@ -462,6 +477,7 @@ bool resources_open(struct resources *r, const struct vm_config *config, struct 
 	for (const struct netdev *nd = r->netdevs.first; nd; nd = nd->next)
 		if (nd->vhost.kind == NET_VHOST_USER)
 			r->vm->shared_ram = true;
+	r->opened = true;
 	return add_filters(r, config, err);
 }
 

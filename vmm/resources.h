@@ -53,6 +53,7 @@ struct resources {
 	struct objects *objects;
 	struct memory_backend *memory; /* -object memory-backend-..., and what -m alone makes */
 	struct memory_defaults memory_defaults;
+	bool opened; /* what the command line names is there */
 };
 
 /* Sets vm->resolver. chardevs is borrowed. */

@@ -282,6 +282,14 @@ static struct chardev *take(void *opaque, const char *id, struct error **err)
 	return chardevs_take(opaque, id, err);
 }
 
+/* As while the guest runs. */
+static bool wait(void *opaque, struct chardev *c, struct error **err)
+{
+	if (!c->open)
+		error_set(err, "nobody is connected to chardev '%s'", c->id);
+	return c->open;
+}
+
 static void release(void *opaque, struct chardev *c)
 {
 	chardevs_release(opaque, c);
@@ -317,7 +325,7 @@ static int setup(void **state)
 	opts_add(&opts, "wait", "off");
 	assert_true(chardevs_add(&x->set, &opts, NULL));
 	opts_free(&opts);
-	x->context = (struct net_context){x->v.g.vm.loop, take, release, &x->set};
+	x->context = (struct net_context){x->v.g.vm.loop, take, release, wait, &x->set};
 	x->sv.able = PROTOCOL_FEATURES | VIRTIO_F_VERSION_1 | VIRTIO_NET_F_MRG_RXBUF |
 		     VIRTIO_NET_F_CSUM | VIRTIO_NET_F_MQ | VIRTIO_F_INDIRECT_DESC;
 	x->sv.protocol_able = 1 | REPLY_ACK | INFLIGHT;
@@ -581,7 +589,7 @@ static void refused(void **state)
 	struct error *err = NULL;
 
 	assert_null(make(x, "vhost-user,chardev=c", &err));
-	check_error(err, "is not connected");
+	check_error(err, "nobody is connected to chardev 'c'");
 	err = NULL;
 	assert_null(make(x, "vhost-user,chardev=d", &err));
 	check_error(err, "'d'");

@@ -261,6 +261,27 @@ def test_wait_is_ended(tmp_path):
 
 
 @needs_kvm
+@pytest.mark.parametrize("how", ["server=on,wait=off", "reconnect=1"])
+def test_a_vhost_user_server_is_waited_for(tmp_path, how):
+    """Whichever side listens: without its server a card cannot say what it is able to."""
+    path = str(tmp_path / "s")
+    p = subprocess.Popen([VMM, "-cpu", "host", "-nodefaults", "-display", "none", "-S",
+                          "-chardev", f"socket,id=c,path={path},{how}", "-netdev",
+                          "vhost-user,id=n,chardev=c"], stderr=subprocess.PIPE, text=True)
+    assert "waiting for a connection on c" in p.stderr.readline()
+    with socket.socket(socket.AF_UNIX) as s:
+        if "server" in how:
+            s.connect(path)
+        else:
+            s.bind(path)
+            s.listen()
+        assert "netdev n has no peer" in p.stderr.readline()  # it has started
+        p.send_signal(signal.SIGTERM)
+        p.communicate(timeout=30)
+    assert p.returncode == 0
+
+
+@needs_kvm
 def test_pty_and_file(tmp_path):
     log = tmp_path / "log"
     p = subprocess.Popen([VMM, "-display", "none", "-m", "64", "-S", "-serial", "pty", "-serial",

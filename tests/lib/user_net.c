@@ -48,7 +48,7 @@ int user_net_setup(void **state)
 
 	signal(SIGPIPE, SIG_IGN);
 	x->loop = evloop_new(NULL, NULL);
-	x->context = (struct net_context){x->loop, take, release, x};
+	x->context = (struct net_context){x->loop, take, release, NULL, x};
 	x->end.chardev.ops = &end_ops;
 	x->end.takes = SIZE_MAX;
 	*state = x;

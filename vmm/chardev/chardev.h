@@ -33,7 +33,10 @@ void chardevs_init(struct chardevs *set, struct evloop *loop);
 /* Front ends are detached by then. What is buffered gets a moment to leave; socket files are
  * removed, the terminal is restored. */
 void chardevs_destroy(struct chardevs *set);
-/* Ends a chardevs_add() that waits for a client: what a signal does. */
+/* At start: runs the loop until somebody is at c's other end. */
+bool chardevs_wait(struct chardevs *set, const struct chardev *c, const char *label,
+		   struct error **err);
+/* Ends chardevs_wait(), and a chardevs_add() that waits: what a signal does. */
 void chardevs_cancel(struct chardevs *set);
 
 /* opts: "backend", "id" and the back end's own keys (-chardev's). Opens it; a server with wait=on

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "vmm/chardev/backend.h"
+#include "vmm/core/log.h"
 #include "vmm/core/util.h"
 
 struct chardev_entry {
@@ -58,6 +59,18 @@ static struct chardev_entry *find(const struct chardevs *set, const char *id)
 void chardevs_init(struct chardevs *set, struct evloop *loop)
 {
 	*set = (struct chardevs){ .loop = loop, .escape_char = 1 };
+}
+
+bool chardevs_wait(struct chardevs *set, const struct chardev *c, const char *label,
+		   struct error **err)
+{
+	if (!c->open)
+		log_info("waiting for a connection on %s", label);
+	while (!c->open && !set->cancelled)
+		evloop_run_once(set->loop, -1);
+	if (!c->open)
+		error_set(err, "ended while waiting for a connection");
+	return c->open;
 }
 
 void chardevs_cancel(struct chardevs *set)

@@ -380,16 +380,6 @@ static bool read_options(struct socket_chardev *s, struct opts *opts, struct soc
 	return false;
 }
 
-static bool wait_for_client(struct chardevs *set, struct socket_chardev *s, struct error **err)
-{
-	log_info("waiting for a connection on %s", s->label);
-	while (!s->stream.base.open && !set->cancelled)
-		evloop_run_once(set->loop, -1);
-	if (!s->stream.base.open)
-		error_set(err, "ended while waiting for a connection");
-	return s->stream.base.open;
-}
-
 static struct chardev *socket_create(struct chardevs *set, const char *id, struct opts *opts,
 				     struct error **err)
 {
@@ -405,7 +395,7 @@ static struct chardev *socket_create(struct chardevs *set, const char *id, struc
 	     (o.path ? unix_address(s, o.path, err)
 		     : tcp_address(s, o.host ? o.host : "", o.port, err)) &&
 	     (s->server ? open_server(s, err) : open_client(set, s, err)) &&
-	     (!s->server || !o.wait || wait_for_client(set, s, err));
+	     (!s->server || !o.wait || chardevs_wait(set, &s->stream.base, s->label, err));
 	if (!ok) {
 		socket_destroy(&s->stream.base);
 		return NULL;
