@@ -126,7 +126,7 @@ def test_on_the_command_line(args, said):
     ("-machine memory-backend=none", "there is no memory backend 'none'"),
     ("-m 64M -numa node,memdev=a -object memory-backend-ram,id=a,size=32M",
      "-m 64M: memory backend 'a' has 32M"),
-    ("-object memory-backend-ram,id=a,size=32M,policy=bind", "policy is not supported"),
+    ("-object memory-backend-ram,id=a,size=32M,policy=bind", "host-nodes must be set for policy bind"),
     ("-mem-path /nonexistent/x", "-mem-path /nonexistent/x: mem-path /nonexistent/x: No such"),
     ("-cpu host,+avxx", "did you mean 'avx'?"),
 ])

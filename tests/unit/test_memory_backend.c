@@ -7,9 +7,11 @@
 #include <cmocka.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/mempolicy.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "vmm/core/memory_backend.h"
@@ -113,6 +115,28 @@ static void test_prealloc(void **state)
 	memory_backend_free(mb);
 }
 
+static void test_placement(void **state)
+{
+	static const char *const lines[] = {
+		"memory-backend-ram,id=m,size=1M,policy=bind,host-nodes=0",
+		"{\"qom-type\":\"memory-backend-memfd\",\"id\":\"m\",\"size\":1048576,"
+		"\"policy\":\"bind\",\"host-nodes\":[0]}",
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(lines); i++) {
+		struct memory_backend *mb = good(lines[i]);
+		unsigned long nodes[2] = {0};
+		int policy = -1;
+
+		assert_int_equal(syscall(SYS_get_mempolicy, &policy, nodes, 128l, mb->hva,
+					 MPOL_F_ADDR),
+				 0);
+		assert_int_equal(policy, MPOL_BIND);
+		assert_int_equal(nodes[0], 1);
+		memory_backend_free(mb);
+	}
+}
+
 static unsigned entries(const char *folder)
 {
 	DIR *d = opendir(folder);
@@ -197,7 +221,13 @@ static void test_refused(void **state)
 	bad("memory-backend-ram,id=m,size=1000", "4 KiB");
 	bad("memory-backend-ram,id=m,size=1M,szie=1", "did you mean 'size'");
 	bad("memory-backend-ram,id=m,size=1M,mem-path=/tmp", "mem-path");
-	bad("memory-backend-ram,id=m,size=1M,policy=bind", "policy is not supported");
+	bad("memory-backend-ram,id=m,size=1M,policy=bind", "host-nodes must be set for policy bind");
+	bad("memory-backend-ram,id=m,size=1M,host-nodes=0", "a policy other than default");
+	bad("memory-backend-ram,id=m,size=1M,policy=bind,host-nodes=1-0", "not '1-0'");
+	bad("memory-backend-ram,id=m,size=1M,policy=bind,host-nodes=128", "not '128'");
+	bad("memory-backend-ram,id=m,size=1M,policy=bnd,host-nodes=0", "bnd");
+	/* A node that this host does not have. */
+	bad("memory-backend-ram,id=m,size=1M,policy=bind,host-nodes=127", "NUMA");
 	bad("memory-backend-file,id=m,size=1M", "mem-path property not set");
 	bad("memory-backend-file,id=m,size=1M,mem-path=/nonexistent/x", "No such file");
 	bad("memory-backend-memfd,id=m,size=1M,hugetlbsize=2M", "hugetlb=on");
@@ -220,7 +250,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_what_is_shared), cmocka_unit_test(test_prealloc),
 		cmocka_unit_test(test_files),	       cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_found_by_id),
+		cmocka_unit_test(test_found_by_id),    cmocka_unit_test(test_placement),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -7,10 +7,13 @@
 #include <inttypes.h>
 #include <linux/magic.h>
 #include <linux/memfd.h>
+#include <linux/mempolicy.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -20,7 +23,7 @@
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
 
-enum { SMALL_PAGE = 4096 };
+enum { SMALL_PAGE = 4096, MAX_NODES = 128 };
 #define LARGE_PAGE (UINT64_C(2) << 20)
 
 /* What an option line comes to. */
@@ -32,6 +35,8 @@ struct request {
 	bool hugetlb; /* -memfd */
 	uint64_t hugetlb_size;
 	bool seal;
+	int policy; /* MPOL_* */
+	unsigned long nodes[MAX_NODES / (8 * sizeof(long))];
 };
 
 /* Maps what the request asks for over address space that is aligned as large pages want it: host and
@@ -79,6 +84,17 @@ static bool populate(const struct memory_backend *mb, struct error **err)
 	return false;
 }
 
+/* Of which of the host's nodes its pages are: before the first of them is touched. mbind(2) */
+static bool place(const struct memory_backend *mb, const struct request *q, struct error **err)
+{
+	if (q->policy == MPOL_DEFAULT ||
+	    syscall(SYS_mbind, mb->hva, mb->size, q->policy, q->nodes, (long)MAX_NODES + 1,
+		    MPOL_MF_STRICT | MPOL_MF_MOVE) == 0)
+		return true;
+	error_set_errno(err, errno, "cannot bind memory to host NUMA nodes");
+	return false;
+}
+
 static bool finish(struct memory_backend *mb, const struct request *q, struct error **err)
 {
 	if (!IS_ALIGNED(mb->size, mb->page_size)) {
@@ -96,7 +112,7 @@ static bool finish(struct memory_backend *mb, const struct request *q, struct er
 	/* Large pages where kernels live; small guests below stay small. */
 	if (mb->page_size == SMALL_PAGE && mb->size > 16 * LARGE_PAGE)
 		madvise(mb->hva + 8 * LARGE_PAGE, mb->size - 8 * LARGE_PAGE, MADV_HUGEPAGE);
-	return !q->prealloc || populate(mb, err);
+	return place(mb, q, err) && (!q->prealloc || populate(mb, err));
 }
 
 static bool memory_file(struct memory_backend *mb, const struct request *q, struct error **err)
@@ -230,10 +246,66 @@ bool memory_backend_is_type(const char *qom_type)
 	return kind_of(qom_type) >= 0;
 }
 
+/* "0-1", or "3"; true if it is one. */
+static bool add_nodes(struct request *q, const char *text)
+{
+	unsigned long first, last;
+	char *end;
+
+	first = last = strtoul(text, &end, 10);
+	if (end != text && *end == '-') {
+		text = end + 1;
+		last = strtoul(text, &end, 10);
+	}
+	if (end == text || *end || first > last || last >= MAX_NODES)
+		return false;
+	for (unsigned long n = first; n <= last; n++)
+		q->nodes[n / (8 * sizeof(long))] |= 1ul << n % (8 * sizeof(long));
+	return true;
+}
+
+/* host-nodes stands once for each range, or as a list from JSON: host-nodes.0, host-nodes.1. */
+static bool read_placement(struct request *q, struct opts *opts, struct error **err)
+{
+	static const char *const policies[] = {
+		[MPOL_DEFAULT] = "default",
+		[MPOL_PREFERRED] = "preferred",
+		[MPOL_BIND] = "bind",
+		[MPOL_INTERLEAVE] = "interleave",
+		NULL,
+	};
+	const char *text;
+	size_t pos = 0;
+	unsigned count = 0;
+
+	if (!opts_get_enum(opts, "policy", policies, &q->policy, err))
+		return false;
+	for (unsigned i = 0; i <= MAX_NODES; i++) {
+		char key[24];
+
+		snprintf(key, sizeof(key), "host-nodes.%u", i);
+		text = opts_next_all(opts, "host-nodes", &pos);
+		if (!text && !(text = opts_get(opts, key)))
+			break;
+		count++;
+		if (!add_nodes(q, text)) {
+			error_set(err, "host-nodes is a node or a range of them, 'FIRST-LAST', "
+				       "not '%s'", text);
+			return false;
+		}
+	}
+	if (count && q->policy == MPOL_DEFAULT)
+		error_set(err, "host-nodes goes with a policy other than default");
+	else if (!count && q->policy != MPOL_DEFAULT)
+		error_set(err, "host-nodes must be set for policy %s", policies[q->policy]);
+	else
+		return true;
+	return false;
+}
+
 static bool read_common(struct request *q, struct opts *opts, struct error **err)
 {
-	static const char *const refused[] = {"host-nodes", "policy", "prealloc-context",
-					      "prealloc-threads"};
+	static const char *const refused[] = {"prealloc-context", "prealloc-threads"};
 	bool canonical;
 
 	for (size_t i = 0; i < ARRAY_SIZE(refused); i++) {
@@ -259,7 +331,7 @@ static bool read_common(struct request *q, struct opts *opts, struct error **err
 		error_set(err, "size is no multiple of 4 KiB");
 		return false;
 	}
-	return true;
+	return read_placement(q, opts, err);
 }
 
 static bool read_kind(struct request *q, enum kind kind, struct opts *opts, struct error **err)
@@ -292,6 +364,7 @@ bool memory_backends_add(struct memory_backend **list, struct opts *opts,
 	static const char *const known[] = {
 		"qom-type", "id",   "size",	"share",	"reserve", "prealloc",	  "merge",
 		"dump",	    "seal", "mem-path", "discard-data", "hugetlb", "hugetlbsize",
+		"policy",   "host-nodes",
 	};
 	const char *id = opts_get(opts, "id"), *type = opts_get(opts, "qom-type");
 	enum kind kind = kind_of(type);
