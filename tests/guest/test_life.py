@@ -268,17 +268,20 @@ def test_a_vhost_user_server_is_waited_for(tmp_path, how):
     p = subprocess.Popen([VMM, "-cpu", "host", "-nodefaults", "-display", "none", "-S",
                           "-chardev", f"socket,id=c,path={path},{how}", "-netdev",
                           "vhost-user,id=n,chardev=c"], stderr=subprocess.PIPE, text=True)
-    assert "waiting for a connection on c" in p.stderr.readline()
-    with socket.socket(socket.AF_UNIX) as s:
-        if "server" in how:
-            s.connect(path)
-        else:
-            s.bind(path)
-            s.listen()
-        assert "netdev n has no peer" in p.stderr.readline()  # it has started
-        p.send_signal(signal.SIGTERM)
-        p.communicate(timeout=30)
-    assert p.returncode == 0
+    try:
+        assert "waiting for a connection on c" in p.stderr.readline()
+        with socket.socket(socket.AF_UNIX) as s:
+            if "server" in how:
+                s.connect(path)
+            else:
+                s.bind(path)
+                s.listen()
+            assert "netdev n has no peer" in p.stderr.readline()  # it has started
+            p.send_signal(signal.SIGTERM)
+            p.communicate(timeout=30)
+        assert p.returncode == 0
+    finally:
+        p.kill()
 
 
 @needs_kvm
