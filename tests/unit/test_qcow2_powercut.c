@@ -34,7 +34,7 @@ struct version {
 struct op {
 	enum block_op kind;
 	uint64_t offset, bytes;
-	bool issued, done;
+	bool issued, done, packed;
 	uint64_t floor_after; /* FLUSH: writes with done before its issue count */
 };
 
@@ -54,6 +54,7 @@ struct scenario {
 	bool extended;	 /* L2 entries */
 	bool lazy;	 /* refcounts, which opening for writing then counts anew */
 	bool luks;	 /* encrypted */
+	bool packed;	 /* most writes are of whole clusters, compressed */
 };
 
 struct guest {
@@ -98,6 +99,7 @@ static void choose(struct guest *g, struct op *op)
 {
 	unsigned what = rand_r(&g->seed) % 100;
 	uint64_t sectors = g->sc->size / SECTOR, n, at;
+	bool packed;
 
 	*op = (struct op){.kind = BLOCK_FLUSH};
 	if (what < 12)
@@ -112,7 +114,16 @@ static void choose(struct guest *g, struct op *op)
 			at -= at % per;
 		}
 		n = MIN(n, sectors - at);
+		packed = g->sc->packed && what < 70 && what % 4;
+		if (packed) {
+			uint64_t per = (UINT64_C(1) << g->sc->cluster_bits) / SECTOR;
+
+			at -= at % per;
+			n = MIN(ALIGN_UP(n, per), 3 * per);
+			n = MIN(n, sectors - at);
+		}
 	} while (overlaps_busy(g, at * SECTOR, n * SECTOR));
+	op->packed = packed;
 	op->kind = what < 70 ? BLOCK_WRITE : what < 85 ? BLOCK_DISCARD : BLOCK_WRITE_ZEROES;
 	op->offset = at * SECTOR;
 	op->bytes = n * SECTOR;
@@ -157,6 +168,8 @@ static void issue(struct guest *g, struct slot *slot)
 	slot->req->node = g->node;
 	slot->req->op = op->kind;
 	slot->req->flags = op->kind == BLOCK_WRITE_ZEROES && number % 2 ? BLOCK_MAY_UNMAP : 0;
+	if (op->packed)
+		slot->req->flags = BLOCK_COMPRESSED;
 	slot->req->offset = op->offset;
 	slot->req->bytes = op->bytes;
 	slot->req->iov = &slot->iov;
@@ -490,6 +503,30 @@ static const struct scenario scenarios[] = {
 	{"lazy, 4k, backing", 12, 1, false, true, 256 << 10, 1 << 20, 200, 16384, 5, false, true},
 };
 
+#if defined(CONFIG_ZLIB) || defined(CONFIG_LIBDEFLATE)
+static const struct scenario packed[] = {
+	{"packed, 4k", 12, 16, false, false, 256 << 10, 1 << 20, 300, 16384, 5, .packed = true},
+	{"packed, 4k, 1 bit", 12, 1, false, true, 256 << 10, 1 << 20, 200, 16384, 7, .packed = true},
+	{"packed, 64k", 16, 16, false, true, 512 << 10, 3 << 20, 150, 65536, 9, .packed = true},
+	{"packed, subclusters", 14, 16, false, true, 256 << 10, 1 << 20, 200, 16384, 7, true,
+	 .packed = true},
+};
+#endif
+
+static void test_packed(void **state)
+{
+#if defined(CONFIG_ZLIB) || defined(CONFIG_LIBDEFLATE)
+	unsigned cuts = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(packed); i++)
+		run_scenario(&packed[i], 300 + i, &cuts);
+	assert_true(cuts >= 500);
+	print_message("%u cuts\n", cuts);
+#else
+	skip();
+#endif
+}
+
 #ifdef CONFIG_NETTLE
 static const struct scenario encrypted[] = {
 	{"luks", 9, 16, false, false, 96 << 10, 1280 << 10, 200, 8192, 7, .luks = true},
@@ -538,6 +575,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_power_cuts),
+		cmocka_unit_test(test_packed),
 		cmocka_unit_test(test_growing_refcount_table),
 		cmocka_unit_test(test_encrypted),
 	};
