@@ -168,10 +168,7 @@ static bool read_header(struct qcow2 *s, const struct block_open *how, struct er
 
 static void run_work(void *opaque)
 {
-	struct qcow2 *s = opaque;
-
-	waitq_move(&s->runq, &s->later, 0);
-	qcow2_run_waiters(s);
+	qcow2_run_waiters(opaque);
 }
 
 static bool init_state(struct qcow2 *s, struct error **err)

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from vmtest import CACHE, IS_QEMU, Vm, overlay, vmm_img
+from vmtest import CACHE, IS_QEMU, Vm, free_port, overlay, vmm_img
 
 IMAGE = f"{CACHE}/debian-cloud.qcow2"
 OVMF_CODE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
@@ -30,6 +30,10 @@ runcmd:
 - [sh, -c, 'echo "SEEDED by $(grep -o "DataSource[^\\"]*" /run/cloud-init/status.json)" >/dev/ttyS0']
 - [sh, -c, 'echo "HOST $(hostname) CPUS $(nproc) ROOT $(findmnt -no SOURCE /)" >/dev/ttyS0']
 - [sh, -c, 'echo kept >/root/mark; sync']
+"""
+# The image's network is networkd's, which nothing else starts.
+NETWORK_UP = """- [systemctl, start, systemd-networkd, ssh]
+- [sh, -c, 'until ip -4 route | grep -q default; do sleep 1; done; echo "NETWORK $(ip -4 -o addr show scope global | grep -o "[0-9.]*/[0-9]*") $(ip -4 route show default)" >/dev/ttyS0']
 """
 POWER_OFF = "power_state: {mode: poweroff, delay: now, timeout: 5}\n"
 
@@ -125,16 +129,37 @@ def test_under_ovmf_with_a_variable_store(tmp_path):
     check_root(disk, tmp_path)
 
 
+NETWORK = """version: 2
+ethernets:
+  inside:
+    match: {macaddress: "52:54:00:0a:0b:0c"}
+    addresses: [10.0.2.77/24]
+    gateway4: 10.0.2.2
+"""
+
+
 def test_direct_boot_with_seeds_in_memory_and_smbios(tmp_path):
-    """-cloud-init has the user data, the serial number (ds=nocloud...) the host's name."""
+    """-cloud-init has the user data, the network and a key to log in with, the serial number
+    (ds=nocloud...) the host's name."""
     disk = overlay(tmp_path, IMAGE)
-    user, _ = write_seed(tmp_path)
+    user, _ = write_seed(tmp_path, NETWORK_UP)
+    network, key, port = tmp_path / "network", tmp_path / "key", free_port()
+    network.write_text(NETWORK)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     with Vm("-m", "1G", "-smp", "2", "-cpu", "host", "-drive", f"file={disk},if=virtio",
             "-kernel", f"{CACHE}/vmlinuz", "-initrd", f"{CACHE}/initrd.img", "-append",
-            "root=/dev/vda3 console=ttyS0", "-cloud-init", f"user-data={user}", "-smbios",
-            "type=1,serial=ds=nocloud;h=bysmbios;i=iid-7", "-nographic") as vm:
+            "root=/dev/vda3 console=ttyS0", "-cloud-init",
+            f"user-data={user},network-config={network},ssh-key={key}.pub", "-smbios",
+            "type=1,serial=ds=nocloud;h=bysmbios;i=iid-7", "-nographic", "-nic",
+            f"user,mac=52:54:00:0a:0b:0c,hostfwd=tcp:127.0.0.1:{port}-10.0.2.77:22") as vm:
         vm.expect("SEEDED by .*NoCloud", 1200)
         vm.expect(r"HOST bysmbios CPUS 2 ROOT /dev/vda3")
+        vm.expect(r"NETWORK 10\.0\.2\.77/24 default via 10\.0\.2\.2 ")
+        out = subprocess.run(["ssh", "-i", key, "-p", str(port), "-o", "StrictHostKeyChecking=no",
+                              "-o", "UserKnownHostsFile=/dev/null", "-o", "ConnectionAttempts=100",
+                              "debian@127.0.0.1", "hostname; sudo systemctl --no-block poweroff"],
+                             check=True, capture_output=True, text=True, timeout=600).stdout
+        assert out == "bysmbios\n"
         assert vm.end(600) == 0
     check_image(disk)
     check_root(disk, tmp_path)

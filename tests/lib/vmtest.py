@@ -84,6 +84,15 @@ class Vm:
         self.process.stdin.write(text.encode())
         self.process.stdin.flush()
 
+    def shell(self, command, limit=300):
+        """What a command prints in a guest that does what is typed, without an echo."""
+        self.type(f"{command}; echo \"ENDED-$?-\"\n")
+        seen = self.seen
+        status = self.expect(r"ENDED-(\d+)-$", limit)
+        said = self.text[seen:status.start()]
+        assert status[1] == "0", f"'{command}' failed with {status[1]}: {said}"
+        return said
+
     def end(self, limit=300):
         """Waits until the process has ended; its status."""
         deadline = time.monotonic() + limit
@@ -142,6 +151,12 @@ class Qmp:
     def close(self):
         self.file.close()
         self.socket.close()
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 def vmm_img(*args):

@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Prints what hardware the guest sees, then does what test= on the kernel command line says.
 # modules: button evdev
+# whatever is typed, without an echo
+commands() {
+	stty -echo
+	while read -r line; do eval "$line"; done
+}
 echo "GUEST-UP"
 echo "cpus $(nproc) mem $(awk '/MemTotal/ { print $2 }' /proc/meminfo)"
 grep -E 'System RAM' /proc/iomem | tail -n 1
@@ -68,11 +73,11 @@ net) # an address by DHCP, or addr=A/BITS; then whatever comes to port 7 goes ba
 		ping -c 1 -W 20 10.0.2.2 >/dev/null && echo "PING-OK"
 	fi
 	echo "carrier $(cat /sys/class/net/eth0/carrier) mac $(cat /sys/class/net/eth0/address) mtu $(cat /sys/class/net/eth0/mtu)"
-	(while :; do nc -l -p 7 -e cat; done) &
+	for p in 7 8 9 10; do (while :; do nc -l -p $p -e cat; done) & done
 	sleep 1; echo "NET-READY"
-	while [ "$(cat /sys/class/net/eth0/carrier)" = 1 ]; do sleep 1; done; echo "LINK-DOWN"
-	while [ "$(cat /sys/class/net/eth0/carrier)" = 0 ]; do sleep 1; done; echo "LINK-UP"
-	sleep 1000 ;;
+	(while [ "$(cat /sys/class/net/eth0/carrier)" = 1 ]; do sleep 1; done; echo "LINK-DOWN"
+	while [ "$(cat /sys/class/net/eth0/carrier)" = 0 ]; do sleep 1; done; echo "LINK-UP") &
+	commands ;;
 panic) echo c >/proc/sysrq-trigger ;;
 triple) echo "TRIPLE-NOW"; reboot -f ;; # with reboot=t on the command line
 hang) echo "HANGING"; while :; do :; done ;;
@@ -82,5 +87,5 @@ dmi)
 pci)
 	for d in /sys/bus/pci/devices/*; do echo "PCI ${d##*/} $(cat $d/vendor) $(cat $d/device) irq $(cat $d/irq)"; done
 	grep -E 'virtio|acpi|rtc|ttyS' /proc/interrupts ;;
-shell) exec sh ;;
+shell) echo SHELL-READY; commands ;;
 esac
