@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "net/user.h"
+#include "vmm/core/inet.h"
 #include "vmm/core/util.h"
 
 enum {
@@ -30,36 +31,13 @@ enum {
 	TCP_ACK = 16,
 };
 
-/* RFC 1071, eight bytes at a time: the sum's order of bytes is memory's, and so is the result's. */
-static uint16_t checksum(const uint8_t *p, size_t len, uint64_t sum)
-{
-	uint64_t word;
-	uint16_t half = 0;
-
-	for (; len >= 8; p += 8, len -= 8) {
-		memcpy(&word, p, 8);
-		sum += word;
-		sum += sum < word;
-	}
-	word = 0;
-	memcpy(&word, p, len);
-	sum += word;
-	sum += sum < word;
-	for (int i = 0; i < 4; i++) {
-		uint32_t add = half + (uint16_t)(sum >> (16 * i));
-
-		half = add + (add >> 16);
-	}
-	return ~half;
-}
-
 static void finish_ip(uint8_t *frame, size_t len)
 {
 	uint16_t sum;
 
 	store_be16(frame + 16, len - ETH);
 	memset(frame + 24, 0, 2);
-	sum = checksum(frame + ETH, IP, 0);
+	sum = inet_checksum(frame + ETH, IP, 0);
 	memcpy(frame + 24, &sum, 2);
 }
 
@@ -69,7 +47,6 @@ bool user_finish_frame(const uint8_t *hdr, uint8_t *frame, size_t len)
 {
 	size_t start = load_le16(hdr + 6), offset = load_le16(hdr + 8);
 	unsigned gso = hdr[1] & ~HDR_ECN;
-	uint16_t sum;
 
 	if (gso) {
 		/* An IP header with options is no sender's of large segments. */
@@ -81,13 +58,7 @@ bool user_finish_frame(const uint8_t *hdr, uint8_t *frame, size_t len)
 	}
 	if (!(hdr[0] & HDR_NEEDS_CSUM))
 		return true;
-	if (start < ETH || !range_inside(start + offset, 2, len))
-		return false;
-	sum = checksum(frame + start, len - start, 0);
-	/* UDP's 0 means that there is none. */
-	sum = sum ? sum : 0xffff;
-	memcpy(frame + start + offset, &sum, 2);
-	return true;
+	return start >= ETH && inet_finish_checksum(frame, len, start, offset);
 }
 
 /* To the guest */
@@ -175,7 +146,7 @@ void user_release(struct user *u)
 	pseudo[8] = 0;
 	pseudo[9] = TCP;
 	store_be16(pseudo + 10, len - ETH - IP);
-	sum = ~checksum(pseudo, sizeof(pseudo), 0);
+	sum = ~inet_checksum(pseudo, sizeof(pseudo), 0);
 	memcpy(f + 50, &sum, 2);
 	user_deliver(u, f, len, u->held_segment);
 }
