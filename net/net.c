@@ -272,6 +272,20 @@ char *net_info(struct netdev *nd)
 	return all;
 }
 
+void net_make_announcement(uint8_t frame[NET_ANNOUNCE_FRAME], const uint8_t mac[6])
+{
+	static const uint8_t request[] = {
+		0x80, 0x35, 0x00, 0x01, 0x08, 0x00, 6, 4, 0x00, 0x03,
+	};
+
+	memset(frame, 0, NET_ANNOUNCE_FRAME);
+	memset(frame, 0xff, 6);
+	memcpy(frame + 6, mac, 6);
+	memcpy(frame + 12, request, sizeof(request));
+	memcpy(frame + 22, mac, 6);
+	memcpy(frame + 32, mac, 6);
+}
+
 void net_filter_add(struct netdev *nd, struct net_filter *f)
 {
 	f->next = nd->filters;

@@ -295,6 +295,10 @@ struct vm;
 void net_mac_take(struct vm *vm, uint8_t mac[6]);
 void net_mac_release(struct vm *vm, const uint8_t mac[6]);
 
+/* A reverse ARP request of a card for itself (RFC 903), which switches learn from. Any thread. */
+enum { NET_ANNOUNCE_FRAME = 60 };
+void net_make_announcement(uint8_t frame[NET_ANNOUNCE_FRAME], const uint8_t mac[6]);
+
 /* ---- filters: what sees every packet (filter-dump) ---- */
 
 struct net_filter {

@@ -12,7 +12,7 @@
 
 #include "vmm/core/util.h"
 
-enum { QUEUE_SIZE_MIN = 256, ARP_FRAME = 60 };
+enum { QUEUE_SIZE_MIN = 256 };
 
 #define NET_PROP(name_, type_, member, def_, help_)                                                \
 	{                                                                                          \
@@ -406,24 +406,17 @@ static void link_changed(void *opaque, bool up)
 	evloop_post(net->vdev.loop, &net->link_work);
 }
 
-/* Loop. A reverse ARP request for itself (RFC 903) is what switches learn from. */
+/* Loop. */
 static void announce_for_guest(void *opaque)
 {
-	static const uint8_t request[] = {
-		0x80, 0x35, 0x00, 0x01, 0x08, 0x00, 6, 4, 0x00, 0x03,
-	};
 	struct virtio_net *net = opaque;
-	uint8_t hdr[VIRTIO_NET_HDR_PLAIN] = {0}, frame[ARP_FRAME] = {0};
+	uint8_t hdr[VIRTIO_NET_HDR_PLAIN] = {0}, frame[NET_ANNOUNCE_FRAME];
 	struct iovec iov[2] = {{hdr, net->host_hdr}, {frame, sizeof(frame)}};
 	struct net_packet pkt = {iov, 2, net->host_hdr + sizeof(frame)};
 
 	if (!virtio_is_live(&net->vdev))
 		return;
-	memset(frame, 0xff, VIRTIO_NET_MAC);
-	memcpy(frame + 6, net->filter.mac, VIRTIO_NET_MAC);
-	memcpy(frame + 12, request, sizeof(request));
-	memcpy(frame + 22, net->filter.mac, VIRTIO_NET_MAC);
-	memcpy(frame + 32, net->filter.mac, VIRTIO_NET_MAC);
+	net_make_announcement(frame, net->filter.mac);
 	if (!net->host_hdr)
 		pkt = (struct net_packet){iov + 1, 1, sizeof(frame)};
 	net_send(net->netdev, 0, &pkt, 1);
