@@ -252,8 +252,9 @@ static bool boot_entry_of(struct device *d, struct boot_entry *e)
 		return false;
 	if (!strncmp(d->desc->name, "virtio-blk", 10)) {
 		e->kind = BOOT_VIRTIO_BLK;
-	} else if (!strncmp(d->desc->name, "virtio-net", 10)) {
-		e->kind = BOOT_VIRTIO_NET;
+	} else if (!strncmp(d->desc->name, "virtio-net", 10) ||
+		   !strcmp(d->desc->name, "e1000e")) {
+		e->kind = BOOT_ETHERNET;
 	} else if (!strcmp(d->desc->bus ? d->desc->bus : "", "ide")) {
 		e->kind = !strcmp(d->desc->name, "ide-cd") ? BOOT_AHCI_CDROM : BOOT_AHCI_DISK;
 		e->target = strtoul(strchr(d->bus->name, '.') + 1, NULL, 10);

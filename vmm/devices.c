@@ -6,6 +6,7 @@
 #include "hw/ata/ahci.h"
 #include "hw/fw_cfg/fw_cfg.h"
 #include "hw/legacy/legacy.h"
+#include "hw/net/e1000e.h"
 #include "hw/pci/pci.h"
 #include "hw/pci/q35_chipset.h"
 #include "hw/virtio/virtio_blk.h"
@@ -21,6 +22,7 @@ const struct device_desc *const device_table[] = {
 	&virtio_net_pci_desc,
 	&virtio_net_pci_transitional_desc,
 	&virtio_net_pci_non_transitional_desc,
+	&e1000e_desc,
 	&virtio_rng_pci_desc,
 	&virtio_rng_pci_transitional_desc,
 	&virtio_rng_pci_non_transitional_desc,

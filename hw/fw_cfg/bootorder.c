@@ -57,7 +57,7 @@ static void append_pci(struct text *t, const struct boot_entry *e)
 	case BOOT_VIRTIO_SCSI:
 		append(t, "/scsi");
 		break;
-	case BOOT_VIRTIO_NET:
+	case BOOT_ETHERNET:
 		append(t, "/ethernet");
 		break;
 	case BOOT_FLOPPY:
@@ -84,7 +84,7 @@ char *boot_path(const struct boot_entry *e)
 	case BOOT_VIRTIO_SCSI:
 		append(&t, "/channel@%x/disk@%x,%x", e->channel, e->target, e->lun);
 		break;
-	case BOOT_VIRTIO_NET:
+	case BOOT_ETHERNET:
 		append(&t, "/ethernet-phy@0");
 		break;
 	case BOOT_NVME:

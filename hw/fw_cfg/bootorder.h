@@ -16,7 +16,7 @@
 enum boot_kind {
 	BOOT_VIRTIO_BLK,  /* scsi@S/disk@0,0 */
 	BOOT_VIRTIO_SCSI, /* scsi@S/channel@C/disk@T,L */
-	BOOT_VIRTIO_NET,  /* ethernet@S/ethernet-phy@0 */
+	BOOT_ETHERNET,	  /* ethernet@S/ethernet-phy@0 */
 	BOOT_NVME,	  /* pci8086,5845@S/namespace@N,0: vendor and device from the path */
 	BOOT_AHCI_DISK,	  /* pci8086,2922@S/drive@P/disk@0 */
 	BOOT_AHCI_CDROM,  /* the same: the drive tells which it is */

@@ -17,7 +17,7 @@ import time
 
 import pytest
 
-from vmtest import Qmp, Vm, free_port
+from vmtest import CACHE, Qmp, Vm, free_port
 
 in_lab = pytest.mark.skipif("LAB" not in os.environ, reason="changes this host's configuration")
 
@@ -138,6 +138,30 @@ def interrupts(vm):
     text = vm.shell("grep -E 'virtio[0-9]+-input' /proc/interrupts")
     return [sum(int(n) for n in re.findall(r" (\d+)(?= )", line.split(":", 1)[1]))
             for line in text.splitlines() if "input" in line]
+
+
+def test_e1000e(boot, tmp_path):
+    """The stock driver: an address, the gateway, bytes both ways through large segments, the link."""
+    port = free_port()
+    vm = boot("test=net", "-nic", f"user,model=e1000e,mac=52:54:00:01:02:03,id=n,hostfwd=tcp:127.0.0.1:{port}-:7",
+              "-qmp", f"unix:{tmp_path}/qmp,server=on,wait=off", guest="wired",
+              kernel=f"{CACHE}/kernel-generic/vmlinuz")
+    vm.expect(r"DHCP 10\.0\.2\.15/24 via 10\.0\.2\.2 dns 10\.0\.2\.3")
+    vm.expect("PING-OK")
+    vm.expect("carrier 1 mac 52:54:00:01:02:03 mtu 1500")
+    vm.expect("NET-READY")
+    assert echoed("127.0.0.1", port)
+    q = Qmp(f"{tmp_path}/qmp")
+    q.call("set_link", name="n", up=False)
+    vm.expect("LINK-DOWN")
+    q.call("set_link", name="n", up=True)
+    vm.expect("LINK-UP")
+    assert echoed("127.0.0.1", port, 5000)
+    q.call("system_reset")  # the card from the start again
+    vm.expect("NET-READY")
+    assert echoed("127.0.0.1", port, 100000)
+    q.call("quit")
+    assert vm.end() == 0
 
 
 @pytest.mark.parametrize("vhost,queues,mtu", [("off", 1, 1500), ("off", 4, 9000), ("on", 1, 9000),

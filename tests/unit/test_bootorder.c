@@ -32,7 +32,7 @@ static void test_paths(void **state)
 		  .path = {DEVFN(0x1c, 2), 0, DEVFN(10, 0)},
 		  .path_len = 3},
 		 "/pci@i0cf8/pci-bridge@1c,2/pci-bridge@0/scsi@a/disk@0,0"},
-		{{.kind = BOOT_VIRTIO_NET, .path = {DEVFN(2, 0)}, .path_len = 1},
+		{{.kind = BOOT_ETHERNET, .path = {DEVFN(2, 0)}, .path_len = 1},
 		 "/pci@i0cf8/ethernet@2/ethernet-phy@0"},
 		{{.kind = BOOT_VIRTIO_SCSI,
 		  .path = {DEVFN(3, 0)},
@@ -82,7 +82,7 @@ static void test_paths(void **state)
 static const struct boot_entry three[] = {
 	{.kind = BOOT_VIRTIO_BLK, .bootindex = 7, .path = {DEVFN(1, 0)}, .path_len = 1},
 	{.kind = BOOT_VIRTIO_BLK, .bootindex = -1, .path = {DEVFN(2, 0)}, .path_len = 1},
-	{.kind = BOOT_VIRTIO_NET, .bootindex = 0, .path = {DEVFN(3, 0)}, .path_len = 1},
+	{.kind = BOOT_ETHERNET, .bootindex = 0, .path = {DEVFN(3, 0)}, .path_len = 1},
 };
 
 static void test_order(void **state)
