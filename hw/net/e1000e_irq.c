@@ -108,12 +108,15 @@ static void drive_line(struct e1000e *d)
 	pci_irq_set(&d->pci, level);
 }
 
+/* A vector that fired may have masked its cause: the bit stays until that is cleared. */
 static void show_asserted(struct e1000e *d)
 {
+	uint32_t *icr = e1000e_reg(d, E1000E_ICR);
+
 	if (pending(d))
-		*e1000e_reg(d, E1000E_ICR) |= E1000E_INT_ASSERTED;
-	else
-		*e1000e_reg(d, E1000E_ICR) &= ~E1000E_INT_ASSERTED;
+		*icr |= E1000E_INT_ASSERTED;
+	else if (!pci_msix_enabled(&d->pci) || !(*icr & E1000E_INT_ALL))
+		*icr &= ~E1000E_INT_ASSERTED;
 }
 
 /* before: what was pending when the change began. */
