@@ -14,16 +14,16 @@ config.mk: configure
 endif
 BUILD ?= build
 # SAN=1: the same tree under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer, in
-# build-san; the tests run from there.
+# build-san; the tests run from there. Of debug information they need what reports print.
 ifdef SAN
 BUILD := $(BUILD)-san
-CFLAGS := $(filter-out -O2 -D_FORTIFY_SOURCE=2,$(CFLAGS)) -O1 -fno-omit-frame-pointer \
+CFLAGS := $(filter-out -O2 -g -D_FORTIFY_SOURCE=2,$(CFLAGS)) -O1 -g1 -fno-omit-frame-pointer \
 	-fsanitize=address,undefined -fno-sanitize-recover=undefined -Wno-maybe-uninitialized
 LDFLAGS += -fsanitize=address,undefined
 endif
 
 .DEFAULT_GOAL := all
-.PHONY: all check check-quick bench demo deps docs install clean distclean format tests help
+.PHONY: all check check-quick bench demo deps docs install clean distclean format kernels tests help
 .DELETE_ON_ERROR:
 
 # Rooms: every .c of a folder is that room's. Programs' main files are no room's.
@@ -89,6 +89,7 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(BUILD)/libtests.a $(archives)
 guest_tests := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/guest/test_*.c))
 guest_lib := $(filter-out tests/guest/test_%.c,$(wildcard tests/guest/*.c)) tests/guest/code.S
 guest_kernels := $(BUILD)/tests/guest/hello-pvh
+kernels: $(guest_kernels)
 tests: $(guest_tests) $(guest_kernels)
 $(BUILD)/obj/tests/guest/%.o: tests/guest/%.S config.mk
 	@mkdir -p $(@D)

@@ -336,7 +336,7 @@ static void go_on(struct block_node *node, struct block_req *req)
 	else if (req->act == BLOCK_WRITE || req->act == BLOCK_WRITE_ZEROES)
 		block_filter_submit(req, written, req);
 	else
-		block_filter_pass(req);
+		block_filter_pass(req, 0);
 }
 
 /* Breakpoints */

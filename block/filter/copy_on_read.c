@@ -172,7 +172,7 @@ static void cor_submit(struct block_node *node, struct block_req *req)
 		c->waiter.fn = copy_unit;
 		block_filter_submit(req, read_done, c);
 	} else if (req->act == BLOCK_FLUSH) {
-		block_filter_pass(req);
+		block_filter_pass(req, 0);
 	} else {
 		c->waiter.fn = try_write;
 		try_write(&c->waiter);

@@ -23,7 +23,7 @@ static void go_on(void *opaque)
 {
 	struct delayed *d = opaque;
 
-	block_filter_pass(d->req);
+	block_filter_pass(d->req, 0);
 }
 
 static void delay_submit(struct block_node *node, struct block_req *req)
@@ -35,7 +35,7 @@ static void delay_submit(struct block_node *node, struct block_req *req)
 						: s->write;
 
 	if (!ns) {
-		block_filter_pass(req);
+		block_filter_pass(req, 0);
 		return;
 	}
 	d->req = req;

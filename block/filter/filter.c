@@ -11,21 +11,27 @@ void block_filter_init(struct block_node *node)
 	node->zero_past_end = node->file->zero_past_end;
 }
 
-void block_filter_submit(struct block_req *req, void (*done)(struct block_req *child, int ret),
-			 void *ctx)
+static void submit(struct block_req *req, uint64_t shift,
+		   void (*done)(struct block_req *child, int ret), void *ctx)
 {
 	struct block_req *child = block_child_req(req);
 
 	child->node = req->node->file;
 	child->op = req->act;
 	child->flags = req->act_flags;
-	child->offset = req->offset;
+	child->offset = req->act == BLOCK_FLUSH ? 0 : req->offset + shift;
 	child->bytes = req->bytes;
 	child->iov = req->iov;
 	child->iovcnt = req->iovcnt;
 	child->done = done;
 	child->ctx = ctx;
 	block_submit_at(child, req->iov_skip);
+}
+
+void block_filter_submit(struct block_req *req, void (*done)(struct block_req *child, int ret),
+			 void *ctx)
+{
+	submit(req, 0, done, ctx);
 }
 
 static void passed(struct block_req *child, int ret)
@@ -36,9 +42,9 @@ static void passed(struct block_req *child, int ret)
 	block_complete(req, ret);
 }
 
-void block_filter_pass(struct block_req *req)
+void block_filter_pass(struct block_req *req, uint64_t shift)
 {
-	block_filter_submit(req, passed, req);
+	submit(req, shift, passed, req);
 }
 
 int block_filter_truncate(struct block_node *node, uint64_t bytes, struct error **err)

@@ -206,7 +206,7 @@ static void let_go(struct throttle_member *m, struct block_req *req)
 	struct block_node *node = m->node;
 
 	if (!m->gate) {
-		block_filter_pass(req);
+		block_filter_pass(req, 0);
 		return;
 	}
 	node->submitting++;

@@ -413,7 +413,8 @@ static enum mapped_step head_written(struct mapped_req *q)
 	return fill_step(q);
 }
 
-static enum mapped_step new_unit(struct mapped_req *q)
+/* One unit is q's alone, at a moment when there may be new ones. False: it waits. */
+static bool take_unit(struct mapped_req *q)
 {
 	struct mapped *m = q->m;
 	uint64_t start = q->offset - q->offset % m->unit;
@@ -421,9 +422,16 @@ static enum mapped_step new_unit(struct mapped_req *q)
 	q->chunk = MIN(q->left, start + m->unit - q->offset);
 	if (m->frozen) {
 		waitq_add(&m->thawed, &q->waiter);
-		return STEP_WAIT;
+		return false;
 	}
-	if (blocked(q, start, start + m->unit, true))
+	return !blocked(q, start, start + m->unit, true);
+}
+
+static enum mapped_step new_unit(struct mapped_req *q)
+{
+	struct mapped *m = q->m;
+
+	if (!take_unit(q))
 		return STEP_WAIT;
 	q->host = m->end;
 	q->fresh = m->file->zero_past_end && q->host + m->head >= m->fresh;
@@ -456,12 +464,7 @@ static enum mapped_step new_packed(struct mapped_req *q)
 	uint8_t *plain;
 	int64_t n;
 
-	q->chunk = MIN(q->left, start + m->unit - q->offset);
-	if (m->frozen) {
-		waitq_add(&m->thawed, &q->waiter);
-		return STEP_WAIT;
-	}
-	if (blocked(q, start, start + m->unit, true))
+	if (!take_unit(q))
 		return STEP_WAIT;
 	plain = calloc(1, m->unit);
 	q->bounce = malloc(2 * m->unit);

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 
 #include "block/create.h"
-#include "block/driver.h"
+#include "block/filter/filter.h"
 
 struct raw_node {
 	uint64_t offset;
@@ -80,15 +80,9 @@ static bool guard_sector0(struct raw_node *s, const struct block_req *req)
 	return true;
 }
 
-static void child_done(struct block_req *child, int ret)
-{
-	block_complete(child->ctx, ret);
-}
-
 static void raw_submit(struct block_node *node, struct block_req *req)
 {
 	struct raw_node *s = node->opaque;
-	struct block_req *child = block_child_req(req);
 
 	if (node->probed && (req->act == BLOCK_WRITE || req->act == BLOCK_WRITE_ZEROES) &&
 	    req->offset < sizeof(s->sector0) && !guard_sector0(s, req)) {
@@ -98,16 +92,7 @@ static void raw_submit(struct block_node *node, struct block_req *req)
 	if (req->act == BLOCK_READ || req->act == BLOCK_WRITE)
 		block_tell(node->file,
 			   req->act == BLOCK_READ ? BLOCK_EV_READ_AIO : BLOCK_EV_WRITE_AIO);
-	child->node = node->file;
-	child->op = req->act;
-	child->flags = req->act_flags;
-	child->offset = req->act == BLOCK_FLUSH ? 0 : req->offset + s->offset;
-	child->bytes = req->bytes;
-	child->iov = req->iov;
-	child->iovcnt = req->iovcnt;
-	child->done = child_done;
-	child->ctx = req;
-	block_submit_at(child, req->iov_skip);
+	block_filter_pass(req, s->offset);
 }
 
 static int raw_truncate(struct block_node *node, uint64_t bytes, struct error **err)

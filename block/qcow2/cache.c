@@ -202,6 +202,8 @@ void qcache_forget(struct qcache *c, uint64_t cluster)
 
 		if (e && e->ready && !e->dirty && !e->writing)
 			empty(c, e);
+		else if (e && !e->ready)
+			e->stale = true;
 	}
 }
 
@@ -298,10 +300,11 @@ static void slice_io_done(struct block_req *req, int ret)
 
 	if (e->writing)
 		slice_written(s, e, ret);
-	else if (!ret)
+	else if (!ret && !e->stale)
 		e->ready = true;
 	else
 		empty(c, e);
+	e->stale = false;
 	waitq_move(&s->runq, &e->waiters, ret);
 	waitq_move(&s->runq, &c->crowded, 0);
 	qcow2_run_waiters(s);

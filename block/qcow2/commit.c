@@ -200,6 +200,9 @@ static bool free_one(struct qcow2 *s)
 		ret = qcow2_refcount_lower(s, offset >> s->cluster_bits, &s->freeing_waiter, true,
 					   &left);
 	if (!ret && !left && (s->pass_discard & 1u << f->kind) && s->freeing_discarded != offset) {
+		/* It stays counted until that is done, but nothing more may be packed into it. */
+		if (s->packed >> s->cluster_bits == offset >> s->cluster_bits)
+			s->packed = 0;
 		qcow2_file_io(s, s->commit_req, BLOCK_DISCARD, offset, NULL, NULL, s->cluster_size);
 		return false;
 	}
@@ -275,7 +278,10 @@ static void step_on(struct qcow2 *s)
 				return;
 			break;
 		case COMMIT_FREES:
-			waitq_move(&s->runq, &s->commit_now, 0);
+			if (s->commit_now.first) {
+				waitq_move(&s->runq, &s->commit_now, 0);
+				qcow2_run_soon(s); /* it need not wait for what follows */
+			}
 			while (s->freeing_at < s->freeing->count)
 				if (!free_one(s))
 					return;

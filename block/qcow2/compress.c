@@ -3,9 +3,13 @@
  * Compressed clusters: raw deflate (RFC 1951) and zstd. The data that follows a cluster's own in its
  * last sector is somebody else's, and is not looked at once the cluster is full.
  *
- * libdeflate is about twice as fast as zlib, both ways. It looks back 32 KiB where QEMU's zlib is
- * told to keep 4 KiB: that bounds only what zlib remembers from one call to the next, and a cluster
- * is decompressed in one call, by whoever reads qcow2; the output itself is what is looked back at.
+ * libdeflate is about twice as fast as zlib, both ways. It looks back 32 KiB, as RFC 1951 allows and
+ * the format's document, which names that and no smaller window, does. QEMU's zlib is told to look
+ * back 4 KiB (windowBits -12), which saves memory when it compresses. When it decompresses that
+ * bounds only what is remembered from one call to the next: within a call it looks back at the
+ * output itself, and QEMU, systemd and nbdkit decompress a cluster in one call, to its whole length.
+ * Cloud Hypervisor, imago (libkrun's) and go-qcow2reader (lima's) have libraries that know of
+ * 32 KiB only. Some want the stream to end where the cluster does, as it does here.
  * tests/image/test_convert.py has qemu-img read matches of every distance.
  *
  * Nothing about the input is trusted: the output is exactly one cluster or the read fails.

@@ -168,7 +168,10 @@ static bool read_header(struct qcow2 *s, const struct block_open *how, struct er
 
 static void run_work(void *opaque)
 {
-	qcow2_run_waiters(opaque);
+	struct qcow2 *s = opaque;
+
+	waitq_move(&s->runq, &s->later, 0);
+	qcow2_run_waiters(s);
 }
 
 static bool init_state(struct qcow2 *s, struct error **err)

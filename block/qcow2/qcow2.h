@@ -93,6 +93,7 @@ struct qslice {
 	bool ready, dirty, writing;
 	bool used; /* since the cache was cleaned */
 	bool in_commit; /* a commit waits for its write */
+	bool stale;	/* forgotten while it was being read */
 	struct qslice *hash_next, *older, *newer;
 	struct qcache *cache;
 	struct waitq waiters;
@@ -231,7 +232,7 @@ struct qcow2 {
 	bool fresh_is_zero;
 
 	struct range_set ranges;
-	struct waitq runq;
+	struct waitq runq, later; /* later: when the loop has had a turn */
 	bool running;
 	struct ev_work run_work;
 

@@ -13,6 +13,8 @@
 
 /* L2 entries have room for 56 bits of offset. */
 #define HOST_MAX (UINT64_C(1) << 55)
+/* Full ones that are gone through at once. */
+enum { SCAN_SLICES = 16 };
 
 uint64_t refcount_get(const uint8_t *block, unsigned order, uint64_t index)
 {
@@ -144,6 +146,12 @@ static void block_written(struct qcow2 *s, int ret)
 	qcow2_job_end(s, 0);
 }
 
+/* Whether nothing can be there, as is when everything is counted that is in use. */
+static bool place_ok(struct qcow2 *s, uint64_t host, uint64_t bytes)
+{
+	return qcow2_host_ok(s, host, bytes) && !qcow2_overlaps(s, host, bytes);
+}
+
 static int make_block(struct qcow2 *s, uint64_t index, struct waiter *w)
 {
 	struct qjob *job = &s->job;
@@ -156,7 +164,7 @@ static int make_block(struct qcow2 *s, uint64_t index, struct waiter *w)
 	job->index = index;
 	job->host = index << (s->block_bits + s->cluster_bits);
 	waitq_add(&job->waiters, w);
-	if (!qcow2_host_ok(s, job->host, s->cluster_size)) {
+	if (!place_ok(s, job->host, s->cluster_size)) {
 		qcow2_mark_corrupt(s, "No refcount block covers the metadata at 0x%llx",
 				   (unsigned long long)job->host);
 		waitq_add(&s->runq, waitq_pop(&job->waiters));
@@ -273,6 +281,11 @@ static int grow_table(struct qcow2 *s, struct waiter *w)
 		return -EAGAIN;
 	}
 	bytes = (tables + blocks) << s->cluster_bits;
+	if (!place_ok(s, job->host, bytes)) {
+		qcow2_mark_corrupt(s, "No refcount block covers the metadata behind 0x%llx",
+				   (unsigned long long)job->host);
+		return -EIO;
+	}
 	if (posix_memalign((void **)&job->buf, 4096, bytes))
 		return -ENOMEM;
 	memset(job->buf, 0, bytes);
@@ -323,6 +336,7 @@ static bool check_run(struct qcow2 *s, uint64_t cluster, uint64_t n)
 
 int qcow2_alloc(struct qcow2 *s, uint64_t want, struct waiter *w, uint64_t *host, uint64_t *got)
 {
+	unsigned slices = 0;
 	struct qslice *e;
 	uint64_t index, n = 0;
 	int ret;
@@ -339,6 +353,12 @@ int qcow2_alloc(struct qcow2 *s, uint64_t want, struct waiter *w, uint64_t *host
 
 		if (s->free_hint >= HOST_MAX >> s->cluster_bits)
 			return -EFBIG;
+		/* An image may have one full block in all of a large table: others' turn. */
+		if (slices++ == SCAN_SLICES) {
+			waitq_add(&s->later, w);
+			qcow2_run_soon(s);
+			return -EAGAIN;
+		}
 		ret = get_slice(s, s->free_hint, w, &e, &index);
 		if (ret == -ENOENT) {
 			if (s->job.busy) {

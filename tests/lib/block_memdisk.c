@@ -113,11 +113,29 @@ static void pump(void *opaque)
 	req = m->pending[i];
 	m->pending[i] = m->pending[--m->pending_count];
 	r = block_ctx(req);
-	if (!r->ret)
-		carry_out(m, req);
 	if (m->pending_count)
 		evloop_post(req->node->loop, &m->pump);
+	if (m->holds && m->holds(req) && m->held_count < ARRAY_SIZE(m->held)) {
+		if (req->act == BLOCK_READ)
+			carry_out(m, req);
+		m->held[m->held_count++] = req;
+		return;
+	}
+	if (!r->ret)
+		carry_out(m, req);
 	block_complete(req, r->ret);
+}
+
+void memdisk_release(struct memdisk *m)
+{
+	m->holds = NULL;
+	while (m->held_count) {
+		struct block_req *req = m->held[--m->held_count];
+
+		if (req->act != BLOCK_READ)
+			carry_out(m, req);
+		block_complete(req, 0);
+	}
 }
 
 static void mem_detach(struct block_node *node)

@@ -34,6 +34,11 @@ struct memdisk {
 	struct mem_event *events;
 	size_t count, room;
 	uint32_t next_id;
+	/* Requests like that stay until memdisk_release(): not carried out yet, or (reads) only not
+	 * completed. */
+	bool (*holds)(const struct block_req *req);
+	struct block_req *held[64];
+	unsigned held_count;
 	struct block_req *pending[1024];
 	unsigned pending_count;
 	struct ev_work pump;
@@ -45,6 +50,8 @@ struct memdisk *memdisk_new(struct evloop *loop, const void *image, uint64_t len
 void memdisk_again(struct memdisk *m, const void *image, uint64_t length);
 /* The node's reference is given up; the node is closed by then or is closed here. */
 void memdisk_free(struct memdisk *m);
+/* What it held goes on, and it holds nothing more. */
+void memdisk_release(struct memdisk *m);
 void memdisk_mark(struct memdisk *m, uint32_t id);
 
 /* An open qcow2 (or other) node on m; backing may be NULL. Opens as the flags say. */

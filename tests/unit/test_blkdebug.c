@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "block/driver.h"
+#include "block/filter/blkdebug.h"
 
 static struct block_node *open_text(struct evloop *loop, const char *text, struct error **err)
 {
@@ -173,11 +173,88 @@ static void test_delay(void **state)
 	evloop_free(loop);
 }
 
+static void note(void *opaque, const char *tag, bool resumed)
+{
+	char *told = opaque;
+
+	sprintf(told + strlen(told), "%s%s ", resumed ? "-" : "+", tag);
+}
+
+static void set_done(struct block_req *req, int ret)
+{
+	*(int *)req->ctx = ret;
+}
+
+static struct block_req *start(struct block_node *node, enum block_op op, int *ret)
+{
+	static uint8_t buf[512];
+	static struct iovec iov = {buf, 512};
+	struct block_req *req = xcalloc(1, block_req_size(node));
+
+	*req = (struct block_req){.node = node,
+				  .op = op,
+				  .bytes = op == BLOCK_FLUSH ? 0 : 512,
+				  .iov = &iov,
+				  .iovcnt = 1,
+				  .done = set_done,
+				  .ctx = ret};
+	*ret = 1;
+	block_submit(req);
+	for (int i = 0; i < 20; i++)
+		evloop_run_once(node->loop, 0);
+	return req;
+}
+
+static void test_breakpoints(void **state)
+{
+	struct evloop *loop = evloop_new(NULL, NULL);
+	struct block_node *node = must_open(loop, "driver=raw,file.driver=blkdebug,"
+						  "file.image.driver=null-co,file.image.size=1M");
+	struct block_req *reqs[3];
+	int ret[3];
+	char told[200] = "";
+
+	assert_int_equal(blkdebug_break(node, "nothing", "x", note, told), -ENOENT);
+	assert_int_equal(blkdebug_break(node, "write_aio", "a", note, told), 0);
+	assert_int_equal(blkdebug_break(node, "pwritev_done", "b", note, told), 0);
+	assert_int_equal(blkdebug_break(node, "flush_to_disk", "c", note, told), 0);
+	for (int i = 0; i < 3; i++)
+		reqs[i] = start(node, i < 2 ? BLOCK_WRITE : BLOCK_FLUSH, &ret[i]);
+	/* The first before it began, the second when it had ended, the third by itself. */
+	assert_true(blkdebug_is_suspended(node, "a") && blkdebug_is_suspended(node, "b"));
+	assert_true(blkdebug_is_suspended(node, "c"));
+	assert_int_equal(ret[0] + ret[1] + ret[2], 3);
+	assert_int_equal(blkdebug_resume(node, "d"), -ENOENT);
+	assert_int_equal(blkdebug_resume(node, "b"), 0);
+	block_drain(node->file->file);
+	evloop_run_once(loop, 0);
+	assert_int_equal(ret[1], 0);
+	assert_int_equal(ret[0], 1);
+	assert_int_equal(blkdebug_remove_break(node, "c"), -ENOENT);
+	evloop_run_once(loop, 0);
+	assert_int_equal(ret[2], 0);
+	assert_string_equal(told, "+a +b +c -b -c ");
+	block_drain(node);
+	assert_int_equal(ret[0], 0);
+	assert_string_equal(told, "+a +b +c -b -c -a ");
+	assert_int_equal(blkdebug_break(node, "write_aio", "left over", note, told), 0);
+	block_unref(node);
+	node = must_open(loop, "driver=null-co,size=1M");
+	assert_int_equal(blkdebug_break(node, "write_aio", "a", note, told), -ENOTSUP);
+	assert_int_equal(blkdebug_resume(node, "a"), -ENOTSUP);
+	assert_int_equal(blkdebug_remove_break(node, "a"), -ENOTSUP);
+	block_unref(node);
+	for (int i = 0; i < 3; i++)
+		free(reqs[i]);
+	evloop_free(loop);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_once_and_place), cmocka_unit_test(test_states),
 		cmocka_unit_test(test_config),	       cmocka_unit_test(test_map),
+		cmocka_unit_test(test_breakpoints),
 		cmocka_unit_test(test_delay),
 	};
 

@@ -19,7 +19,7 @@
 #include "block/create.h"
 #include "block/qcow2/bitmap.h"
 #include "block/qcow2/check.h"
-#include "tests/lib/block_memdisk.h"
+#include "tests/lib/block_powercut.h"
 
 enum { SECTOR = 512, PHASES = 56, MAPS = 4 };
 
@@ -277,14 +277,12 @@ static void check_map(struct world *w, struct block_node *node, struct block_bit
 		assert_true(right);
 }
 
-static void check_cut(struct world *w, const uint8_t *image, unsigned first, unsigned last,
-		      bool write_on)
+static void check_cut(struct world *w, unsigned first, unsigned last, bool write_on)
 {
 	struct memdisk *disk = w->cut;
 	struct block_node *node;
 	uint8_t *junk;
 
-	memdisk_again(disk, image, w->sc->room);
 	/* Lazy refcounts are mended by opening for writing. */
 	node = open_disk(disk, w->sc->lazy ? BLOCK_OPEN_RDWR : 0);
 	check_clean(node);
@@ -347,45 +345,6 @@ static void end(struct world *w)
 	evloop_free(w->loop);
 }
 
-/* For each write: the event at which the first flush after it has ended (flushes come one at a
- * time). */
-static size_t *durable_at(const struct memdisk *disk)
-{
-	size_t *at = xcalloc(disk->count, sizeof(*at));
-
-	for (size_t i = 0; i < disk->count; i++) {
-		bool done = false, flushing = false;
-
-		at[i] = SIZE_MAX;
-		for (size_t k = i; disk->events[i].type == MEM_WRITE && k < disk->count; k++) {
-			const struct mem_event *e = &disk->events[k];
-
-			if (e->type == MEM_WRITE_DONE && e->id == disk->events[i].id)
-				done = true;
-			else if (e->type == MEM_FLUSH && done)
-				flushing = true;
-			if (e->type != MEM_FLUSH_DONE || !flushing)
-				continue;
-			at[i] = k;
-			break;
-		}
-	}
-	return at;
-}
-
-static void make_cut(const struct memdisk *disk, const size_t *durable, size_t stop, uint8_t *image,
-		     unsigned *seed, int odds)
-{
-	for (size_t i = 0; i < stop; i++) {
-		const struct mem_event *e = &disk->events[i];
-
-		for (uint64_t at = 0; e->type == MEM_WRITE && at < e->bytes; at += SECTOR)
-			if (durable[i] < stop || (int)(rand_r(seed) % 100) < odds)
-				memcpy(image + e->offset + at, e->data + at,
-				       MIN((uint64_t)SECTOR, e->bytes - at));
-	}
-}
-
 /* The last state before the phase that was stored: what the disk has may be as old. */
 static unsigned last_stored(const struct world *w, unsigned phase)
 {
@@ -397,10 +356,10 @@ static unsigned last_stored(const struct world *w, unsigned phase)
 static void run_scenario(const struct scenario *sc, unsigned seed, unsigned *cuts)
 {
 	struct world w = {.sc = sc, .seed = seed};
-	uint8_t *first, *image;
+	struct powercut power;
 	unsigned number = 0;
 	uint64_t length;
-	size_t *durable;
+	uint8_t *first;
 
 	begin(&w, &first, &length);
 	for (; w.phases < PHASES; w.phases++) {
@@ -408,24 +367,20 @@ static void run_scenario(const struct scenario *sc, unsigned seed, unsigned *cut
 		phase(&w);
 	}
 	block_unref(w.node);
-	durable = durable_at(w.disk);
-	image = xmalloc(sc->room);
+	powercut_init(&power, w.disk, first, length);
 	for (size_t i = 0; i < w.disk->count; i++) {
 		if (w.disk->events[i].type == MEM_MARK)
 			number = w.disk->events[i].id;
 		if (i % sc->stride)
 			continue;
 		for (int odds = 0; odds <= 100; odds += 25) {
-			memset(image, 0, sc->room);
-			memcpy(image, first, length);
-			make_cut(w.disk, durable, i + 1, image, &w.seed, odds);
-			check_cut(&w, image, last_stored(&w, number), number + 1, *cuts % 13 == 0);
+			powercut_play(&power, i + 1, odds, &w.seed, w.cut);
+			check_cut(&w, last_stored(&w, number), number + 1, *cuts % 13 == 0);
 			++*cuts;
 		}
 	}
-	free(image);
+	powercut_destroy(&power);
 	free(first);
-	free(durable);
 	end(&w);
 }
 

@@ -34,7 +34,7 @@ struct version {
 struct op {
 	enum block_op kind;
 	uint64_t offset, bytes;
-	bool issued, done;
+	bool issued, done, packed;
 	uint64_t floor_after; /* FLUSH: writes with done before its issue count */
 };
 
@@ -54,6 +54,7 @@ struct scenario {
 	bool extended;	 /* L2 entries */
 	bool lazy;	 /* refcounts, which opening for writing then counts anew */
 	bool luks;	 /* encrypted */
+	bool packed;	 /* most writes are of whole clusters, compressed */
 };
 
 struct guest {
@@ -98,6 +99,7 @@ static void choose(struct guest *g, struct op *op)
 {
 	unsigned what = rand_r(&g->seed) % 100;
 	uint64_t sectors = g->sc->size / SECTOR, n, at;
+	bool packed;
 
 	*op = (struct op){.kind = BLOCK_FLUSH};
 	if (what < 12)
@@ -112,7 +114,16 @@ static void choose(struct guest *g, struct op *op)
 			at -= at % per;
 		}
 		n = MIN(n, sectors - at);
+		packed = g->sc->packed && what < 70 && what % 4;
+		if (packed) {
+			uint64_t per = (UINT64_C(1) << g->sc->cluster_bits) / SECTOR;
+
+			at -= at % per;
+			n = MIN(ALIGN_UP(n, per), 3 * per);
+			n = MIN(n, sectors - at);
+		}
 	} while (overlaps_busy(g, at * SECTOR, n * SECTOR));
+	op->packed = packed;
 	op->kind = what < 70 ? BLOCK_WRITE : what < 85 ? BLOCK_DISCARD : BLOCK_WRITE_ZEROES;
 	op->offset = at * SECTOR;
 	op->bytes = n * SECTOR;
@@ -157,6 +168,8 @@ static void issue(struct guest *g, struct slot *slot)
 	slot->req->node = g->node;
 	slot->req->op = op->kind;
 	slot->req->flags = op->kind == BLOCK_WRITE_ZEROES && number % 2 ? BLOCK_MAY_UNMAP : 0;
+	if (op->packed)
+		slot->req->flags = BLOCK_COMPRESSED;
 	slot->req->offset = op->offset;
 	slot->req->bytes = op->bytes;
 	slot->req->iov = &slot->iov;
@@ -194,7 +207,7 @@ static void run_guest(struct guest *g)
 
 struct replay {
 	struct guest *g;
-	uint8_t *durable, *image, *all;
+	uint8_t *durable, *all;
 	struct memdisk *disk, *below; /* what the image is opened on */
 	struct out {
 		const struct mem_event *e;
@@ -263,11 +276,8 @@ static void check_image(struct replay *r, bool write_on)
 	struct block_node *node;
 	uint8_t *all = r->all;
 
-	memdisk_again(r->disk, r->image, sc->disk);
-	if (r->below)
-		memdisk_again(r->below, r->g->below->data, sc->size);
-	node = memdisk_open(r->disk, "qcow2", r->below,
-			    write_on || sc->lazy ? BLOCK_OPEN_RDWR : 0, &err);
+	node = memdisk_open(r->disk, "qcow2", r->below, write_on || sc->lazy ? BLOCK_OPEN_RDWR : 0,
+			    &err);
 	if (!node)
 		fail_msg("%s", error_message(err));
 	assert_int_equal(qcow2_check(node, 0, &result, NULL, NULL), 0);
@@ -289,7 +299,7 @@ static void check_image(struct replay *r, bool write_on)
 /* Each sector of each write is there or not, with the odds in a hundred. */
 static void cut(struct replay *r, int odds, bool torn)
 {
-	memcpy(r->image, r->durable, r->g->sc->disk);
+	memdisk_again(r->disk, r->durable, r->g->sc->disk);
 	for (size_t i = 0; i < r->out_count; i++) {
 		const struct mem_event *e = r->out[i].e;
 		bool whole = (int)(rand_r(&r->seed) % 100) < odds;
@@ -298,7 +308,7 @@ static void cut(struct replay *r, int odds, bool torn)
 			bool there = torn ? (int)(rand_r(&r->seed) % 100) < odds : whole;
 
 			if (there)
-				memcpy(r->image + e->offset + at, e->data + at,
+				memcpy(r->disk->data + e->offset + at, e->data + at,
 				       MIN((uint64_t)SECTOR, e->bytes - at));
 		}
 	}
@@ -315,11 +325,10 @@ static void play(struct guest *g, unsigned *cuts)
 	uint32_t *flush_mark = xcalloc(disk->next_id + 1, sizeof(*flush_mark));
 
 	r.durable = xcalloc(1, sc->disk);
-	r.image = xmalloc(sc->disk);
 	r.all = xmalloc(sc->size);
 	r.disk = memdisk_new(g->loop, NULL, sc->disk, sc->disk);
 	r.disk->objects = g->secrets;
-	r.below = g->below ? memdisk_new(g->loop, NULL, sc->size, sc->size) : NULL;
+	r.below = g->below ? memdisk_new(g->loop, g->below->data, sc->size, sc->size) : NULL;
 	r.out = xcalloc(disk->count + 1, sizeof(*r.out));
 	r.issued = xcalloc(1, g->next + 1);
 	r.done = xcalloc(1, g->next + 1);
@@ -383,17 +392,21 @@ static void play(struct guest *g, unsigned *cuts)
 		if (i < MADE || i % sc->stride)
 			continue;
 		cut(&r, 100, false);
+		if (!r.out_count)
+			continue; /* all others would be the same */
 		cut(&r, 0, false);
-		cut(&r, 50, false);
+		if (r.out_count > 1)
+			cut(&r, 50, false);
 		cut(&r, 10 + rand_r(&r.seed) % 80, true);
 	}
+	if (r.below)
+		assert_int_equal(r.below->writes + r.below->discards, 0);
 	*cuts += r.cuts;
 	for (unsigned i = 0; i < g->next; i++)
 		free(flush_done[i]);
 	free(flush_done);
 	free(flush_mark);
 	free(r.durable);
-	free(r.image);
 	free(r.all);
 	memdisk_free(r.disk);
 	memdisk_free(r.below);
@@ -490,6 +503,30 @@ static const struct scenario scenarios[] = {
 	{"lazy, 4k, backing", 12, 1, false, true, 256 << 10, 1 << 20, 200, 16384, 5, false, true},
 };
 
+#if defined(CONFIG_ZLIB) || defined(CONFIG_LIBDEFLATE)
+static const struct scenario packed[] = {
+	{"packed, 4k", 12, 16, false, false, 256 << 10, 1 << 20, 300, 16384, 5, .packed = true},
+	{"packed, 4k, 1 bit", 12, 1, false, true, 256 << 10, 1 << 20, 200, 16384, 7, .packed = true},
+	{"packed, 64k", 16, 16, false, true, 512 << 10, 3 << 20, 150, 65536, 9, .packed = true},
+	{"packed, subclusters", 14, 16, false, true, 256 << 10, 1 << 20, 200, 16384, 7, true,
+	 .packed = true},
+};
+#endif
+
+static void test_packed(void **state)
+{
+#if defined(CONFIG_ZLIB) || defined(CONFIG_LIBDEFLATE)
+	unsigned cuts = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(packed); i++)
+		run_scenario(&packed[i], 300 + i, &cuts);
+	assert_true(cuts >= 500);
+	print_message("%u cuts\n", cuts);
+#else
+	skip();
+#endif
+}
+
 #ifdef CONFIG_NETTLE
 static const struct scenario encrypted[] = {
 	{"luks", 9, 16, false, false, 96 << 10, 1280 << 10, 200, 8192, 7, .luks = true},
@@ -538,6 +575,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_power_cuts),
+		cmocka_unit_test(test_packed),
 		cmocka_unit_test(test_growing_refcount_table),
 		cmocka_unit_test(test_encrypted),
 	};

@@ -18,7 +18,7 @@
 #include "block/qcow2/check.h"
 #include "block/qcow2/qcow2.h"
 #include "block/snapshot.h"
-#include "tests/lib/block_memdisk.h"
+#include "tests/lib/block_powercut.h"
 
 enum { SECTOR = 512, PHASES = 40, SNAPS = 4 };
 
@@ -176,17 +176,13 @@ static bool between(const struct world *w, struct block_node *node, unsigned pha
 	return ok;
 }
 
-/* The image at a cut within phase (whole: at its end). */
-static void check_cut(struct world *w, const uint8_t *image, unsigned phase, bool inside,
-		      bool write_on)
+/* w->cut is the disk at a cut within phase (whole: at its end). */
+static void check_cut(struct world *w, unsigned phase, bool inside, bool write_on)
 {
 	struct memdisk *disk = w->cut, *below = w->cut_below;
 	const struct state *old = &w->states[phase], *new = &w->states[phase + inside], *now;
 	struct block_node *node;
 
-	memdisk_again(disk, image, w->sc->room);
-	if (below)
-		memdisk_again(below, w->below->data, w->sc->size);
 	node = open_disk(w, disk, below, write_on ? BLOCK_OPEN_RDWR : 0);
 	check_clean(node);
 	now = same_list(node, old) ? old : new;
@@ -210,49 +206,6 @@ static void check_cut(struct world *w, const uint8_t *image, unsigned phase, boo
 			block_snapshot_show(node, block_snapshot_find(node, now->names[i]), NULL));
 		assert_true(same_disk(w, node, now->shots[i]));
 		block_unref(node);
-	}
-}
-
-/* For each write: the event at which the first flush after it has ended. Flushes come one at a time
- * here. */
-static size_t *durable_at(const struct memdisk *disk)
-{
-	size_t *at = xcalloc(disk->count, sizeof(*at));
-	bool done = false, flushing = false;
-
-	for (size_t i = 0; i < disk->count; i++, done = flushing = false) {
-		at[i] = SIZE_MAX;
-		if (disk->events[i].type != MEM_WRITE)
-			continue;
-		for (size_t k = i; k < disk->count; k++) {
-			const struct mem_event *e = &disk->events[k];
-
-			if (e->type == MEM_WRITE_DONE && e->id == disk->events[i].id)
-				done = true;
-			else if (e->type == MEM_FLUSH && done)
-				flushing = true;
-			if (e->type != MEM_FLUSH_DONE || !flushing)
-				continue;
-			at[i] = k;
-			break;
-		}
-	}
-	return at;
-}
-
-/* The disk as a power cut after event end - 1 may have left it. */
-static void make_cut(const struct memdisk *disk, const size_t *durable, size_t end, uint8_t *image,
-		     unsigned *seed, int odds)
-{
-	for (size_t i = 0; i < end; i++) {
-		const struct mem_event *e = &disk->events[i];
-
-		if (e->type != MEM_WRITE)
-			continue;
-		for (uint64_t at = 0; at < e->bytes; at += SECTOR)
-			if (durable[i] < end || (int)(rand_r(seed) % 100) < odds)
-				memcpy(image + e->offset + at, e->data + at,
-				       MIN((uint64_t)SECTOR, e->bytes - at));
 	}
 }
 
@@ -295,11 +248,11 @@ static void end(struct world *w)
 static void run_scenario(const struct scenario *sc, unsigned seed, unsigned *cuts)
 {
 	struct world w = {.sc = sc, .seed = seed};
-	uint8_t *first, *image;
+	struct powercut power;
 	unsigned phase = 0;
 	bool inside = false;
 	uint64_t length;
-	size_t *durable;
+	uint8_t *first;
 
 	begin(&w, &first, &length);
 	for (; w.phases < PHASES; w.phases++) {
@@ -313,11 +266,10 @@ static void run_scenario(const struct scenario *sc, unsigned seed, unsigned *cut
 		check_clean(w.node);
 	}
 	block_unref(w.node);
-	image = xcalloc(1, sc->room);
-	durable = durable_at(w.disk);
+	powercut_init(&power, w.disk, first, length);
 	w.cut = memdisk_new(w.loop, NULL, sc->room, sc->room);
 	if (w.below)
-		w.cut_below = memdisk_new(w.loop, NULL, sc->size, sc->size);
+		w.cut_below = memdisk_new(w.loop, w.below->data, sc->size, sc->size);
 	for (size_t i = 0; i < w.disk->count; i++) {
 		if (w.disk->events[i].type == MEM_MARK) {
 			phase = w.disk->events[i].id >> 1;
@@ -328,16 +280,15 @@ static void run_scenario(const struct scenario *sc, unsigned seed, unsigned *cut
 		if (i % sc->stride || phase == PHASES)
 			continue;
 		for (int odds = 0; odds <= 100; odds += 50) {
-			memset(image, 0, sc->room);
-			memcpy(image, first, length);
-			make_cut(w.disk, durable, i + 1, image, &w.seed, odds);
-			check_cut(&w, image, phase, inside, *cuts % 11 == 0);
+			powercut_play(&power, i + 1, odds, &w.seed, w.cut);
+			check_cut(&w, phase, inside, *cuts % 11 == 0);
 			++*cuts;
 		}
 	}
-	free(image);
+	if (w.below)
+		assert_int_equal(w.cut_below->writes + w.cut_below->discards, 0);
+	powercut_destroy(&power);
 	free(first);
-	free(durable);
 	end(&w);
 }
 
