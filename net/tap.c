@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Packets through a tap or macvtap device: one read or write of the kernel's for each, straight
- * from and into the front end's buffers; see tap.h. Each queue runs on its own loop; the rest is
- * the main thread's.
+ * Packets through a tap or macvtap device, straight from and into the front end's buffers; see
+ * tap.h. The kernel has a read or write for each; those of a burst are handed to it in one system
+ * call where it can (batch.h). Each queue runs on its own loop; the rest is the main thread's.
  *
  * A descriptor is watched for input as long as the front end has room. Queues that the guest does
  * not use, and those whose device was deleted, report errors without end, so they leave the loop.
@@ -16,12 +16,18 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "net/batch.h"
 #include "vmm/core/iov.h"
 #include "vmm/core/log.h"
 #include "vmm/core/util.h"
 
-/* Packets between two looks at the rest of the loop. */
-enum { BURST = 4 * NET_BATCH, HDR_MAX = 64 };
+enum {
+	BURST = 4 * NET_BATCH, /* packets between two looks at the rest of the loop */
+	BATCH_FIRST = 8,       /* packets at once that show that batches pay */
+	BATCH_MIN = 2,
+	ASK_MIN = 2,
+	HDR_MAX = 64,
+};
 
 static struct tap *tap_of(struct netdev *nd)
 {
@@ -60,6 +66,25 @@ static void on_gone(void *opaque)
 static bool hides_header(const struct tap_queue *q)
 {
 	return q->tap->host_hdr && !q->tap->nd.vnet_hdr;
+}
+
+/* NULL: n packets are read or written one by one. */
+static struct net_batch *batch_for(struct tap_queue *q, unsigned n)
+{
+	if (n < (q->batch_tried ? BATCH_MIN : BATCH_FIRST) || hides_header(q))
+		return NULL;
+	if (!q->batch_tried) {
+		q->batch_tried = true;
+		q->batch = net_batch_new(q->fd);
+		q->endless = tap_device_is_endless(q->fd);
+	}
+	return q->batch;
+}
+
+static void forget_batch(struct tap_queue *q)
+{
+	net_batch_free(q->batch);
+	q->batch = NULL;
 }
 
 static ssize_t write_packet(struct tap_queue *q, const struct net_packet *pkt)
@@ -109,12 +134,28 @@ static ssize_t read_packet(struct tap_queue *q, const struct net_packet *pkt)
 	return (size_t)r > room || r < (ssize_t)hide ? 0 : r - (ssize_t)hide;
 }
 
+/* What is wrong with one of them is about that one, which is lost. But a queue that fills up takes a
+ * packet behind one that it refused, so this is for those that do not. */
+static bool send_batch(struct tap_queue *q, const struct net_packet *pkts, unsigned n)
+{
+	int results[NET_BATCH];
+
+	if (!batch_for(q, n) || !q->endless || n > NET_BATCH)
+		return false;
+	if (net_batch_write(q->batch, pkts, n, results))
+		return true;
+	forget_batch(q);
+	return false;
+}
+
 static unsigned tap_send(struct net_queue *nq, const struct net_packet *pkts, unsigned n)
 {
 	struct tap_queue *q = queue_of(nq);
 
 	if (q->full)
 		return 0;
+	if (send_batch(q, pkts, n))
+		return n;
 	for (unsigned i = 0; i < n; i++) {
 		ssize_t r;
 
@@ -132,10 +173,45 @@ static unsigned tap_send(struct net_queue *nq, const struct net_packet *pkts, un
 	return n;
 }
 
+/* Whether none of the rooms needs read_packet()'s care. */
+static bool are_large(const struct net_packet *pkts, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (pkts[i].len < NET_PACKET_MAX)
+			return false;
+	return true;
+}
+
+/* False: it is to be tried one by one. *count: up to the last that was filled. */
+static bool read_at_once(struct tap_queue *q, struct net_packet *pkts, unsigned n, unsigned *count,
+			 bool *drained)
+{
+	int results[NET_BATCH];
+
+	if (!batch_for(q, n) || !are_large(pkts, n))
+		return false;
+	if (!net_batch_read(q->batch, pkts, n, results)) {
+		forget_batch(q);
+		return false;
+	}
+	*count = 0;
+	for (unsigned i = 0; i < n; i++) {
+		pkts[i].len = MAX(results[i], 0);
+		if (results[i] > 0)
+			*count = i + 1;
+		else if (results[i] == -EAGAIN || results[i] == -EBADFD)
+			*drained = true;
+	}
+	return true;
+}
+
 /* Fills as many of the packets as the kernel has; *drained: there are no more. */
 static unsigned read_batch(struct tap_queue *q, struct net_packet *pkts, unsigned n, bool *drained)
 {
 	unsigned i;
+
+	if (read_at_once(q, pkts, n, &i, drained))
+		return i;
 
 	for (i = 0; i < n; i++) {
 		ssize_t len;
@@ -159,7 +235,7 @@ static void drain(struct tap_queue *q)
 
 	q->idle = false;
 	for (unsigned left = BURST; left && !drained;) {
-		unsigned room = net_receive_buffers(q->queue, pkts, MIN(left, NET_BATCH)), n;
+		unsigned room = net_receive_buffers(q->queue, pkts, MIN(left, q->ask)), n;
 
 		if (!room) {
 			q->idle = true;
@@ -169,6 +245,7 @@ static void drain(struct tap_queue *q)
 		if (n)
 			net_received(q->queue, pkts, n);
 		left -= n;
+		q->ask = drained ? MAX(n, ASK_MIN) : MIN(q->ask * 4, NET_BATCH);
 	}
 	watch(q);
 }
@@ -235,6 +312,7 @@ static bool tap_attach(struct net_queue *nq, struct error **err)
 
 	q->attached = true;
 	q->full = false;
+	q->ask = ASK_MIN;
 	q->attached = settle(q, err);
 	return q->attached;
 }
@@ -246,6 +324,8 @@ static void tap_detach(struct net_queue *nq)
 	evloop_unpost(nq->loop, &q->resume);
 	evloop_fd_del(nq->loop, &q->ev);
 	q->attached = false;
+	forget_batch(q);
+	q->batch_tried = false;
 }
 
 /* The kernel is told first where queues come, and our loops last where they go: in between there

@@ -31,6 +31,10 @@ struct tap_queue {
 	bool attached;
 	bool idle; /* the front end has no room: not reading */
 	bool full; /* the kernel takes no more: the front end waits */
+	unsigned ask; /* packets asked for in one call: few where few come */
+	struct net_batch *batch; /* from the first burst on, if the host has any */
+	bool batch_tried;
+	bool endless; /* the kernel takes all: no send buffer is too small */
 	struct ev_fd ev;
 };
 
@@ -58,6 +62,8 @@ int tap_device_open(char ifname[IFNAMSIZ], bool *hdr, bool must, bool multi_queu
  * non-blocking and ours alone. */
 bool tap_device_check(int fd, bool *hdr, struct error **err);
 bool tap_device_set_sndbuf(int fd, int bytes, struct error **err);
+/* Whether it has no limit. */
+bool tap_device_is_endless(int fd);
 /* Reads what was set, finds out what can be: fills persistent, hdr, nd.vnet_hdr_max and
  * nd.offloads_able. All queues are open. */
 void tap_device_probe(struct tap *t);

@@ -101,6 +101,13 @@ bool tap_device_set_sndbuf(int fd, int bytes, struct error **err)
 	return false;
 }
 
+bool tap_device_is_endless(int fd)
+{
+	int bytes = 0;
+
+	return ioctl(fd, TUNGETSNDBUF, &bytes) == 0 && bytes == INT_MAX;
+}
+
 /* From the most to the least; what is left when the last fails is none. */
 static unsigned probe_offloads(int fd)
 {

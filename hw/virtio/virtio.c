@@ -69,6 +69,12 @@ void virtio_push(struct virtio_device *vdev, struct virtqueue *vq, const struct 
 	vdev->pushed = true;
 }
 
+void virtio_publish(struct virtio_device *vdev, struct virtqueue *vq)
+{
+	if (vq_publish(vq))
+		vdev->transport->interrupt(vdev, vq);
+}
+
 void virtio_again(struct virtio_device *vdev, struct virtqueue *vq)
 {
 	event_notifier_set(&vdev->kicks[vq->index].notifier);
@@ -82,8 +88,7 @@ static void before_sleep(void *opaque)
 		return;
 	vdev->pushed = false;
 	for (unsigned i = 0; i < vdev->queue_count; i++)
-		if (vq_publish(&vdev->queues[i]))
-			vdev->transport->interrupt(vdev, &vdev->queues[i]);
+		virtio_publish(vdev, &vdev->queues[i]);
 }
 
 /* Whether the device took something: some leave chains in the ring until they can serve them. */

@@ -181,6 +181,8 @@ static inline bool virtio_has_feature(const struct virtio_device *vdev, uint64_t
 /* Loop. vq_push(), published and signalled before the loop sleeps. */
 void virtio_push(struct virtio_device *vdev, struct virtqueue *vq, const struct vq_chain *chain,
 		 uint32_t written);
+/* Loop. The same at once, for those whose driver may go on with these while they do with others. */
+void virtio_publish(struct virtio_device *vdev, struct virtqueue *vq);
 /* Loop. kick() left chains in vq: call it again in the loop's next turn. */
 void virtio_again(struct virtio_device *vdev, struct virtqueue *vq);
 /* Loop. A live queue is served by somebody else from now on (hw/vhost/): its doorbell is theirs, it

@@ -495,6 +495,7 @@ void virtio_net_rx_received(void *opaque, unsigned queue, const struct net_packe
 	rx->next = 0;
 	rx->end = n;
 	place_all(rx);
+	virtio_publish(&net->vdev, rx->vq);
 }
 
 void virtio_net_rx_kick(struct virtio_net_rx *rx)

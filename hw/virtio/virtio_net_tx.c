@@ -125,6 +125,7 @@ static bool flush(struct virtio_net_tx *tx)
 		taken = net_send(net->netdev, tx->index, tx->out + tx->sent, left);
 	for (unsigned i = 0; i < taken; i++)
 		virtio_push(&net->vdev, tx->vq, &tx->packets[tx->sent++].chain, 0);
+	virtio_publish(&net->vdev, tx->vq);
 	if (tx->sent < tx->count) {
 		tx->waiting = true;
 		return false;

@@ -474,7 +474,53 @@ static void back_pressure_towards_the_network(void **state)
 		vnet_check_receives(v, 0, 60, 4);
 }
 
+static uint16_t used_now(struct vnet *v, const struct vring *r)
+{
+	return load_le16((uint8_t *)vguest_ptr(&v->g, r->used) + 2);
+}
+
+/* A driver on another processor goes on with a batch while the next one is read. */
+static void a_batch_is_the_drivers_at_once(void **state)
+{
+	struct vnet *v = *state;
+	uint8_t frame[200];
+	struct iovec batch[4] = {{frame, 200}, {frame, 200}, {frame, 200}, {frame, 200}};
+
+	vnet_start(v, NULL, ALL);
+	vnet_post(v, 0, 256, 1526);
+	vnet_frame(frame, sizeof(frame), NULL, 1);
+	assert_int_equal(fake_netdev_receive_batch(&v->net, 0, batch, 4), 4);
+	assert_int_equal(used_now(v, v->rx[0]), 4);
+	assert_int_equal(fake_netdev_receive_batch(&v->net, 0, batch, 3), 3);
+	assert_int_equal(used_now(v, v->rx[0]), 7);
+	assert_int_equal(v->g.msi[1], 1);
+}
+
 /* ---- sending ---- */
+
+static void look_at_used(void *opaque)
+{
+	struct vnet *v = opaque;
+
+	assert_int_equal(used_now(v, v->tx[0]), v->net.sent_count);
+}
+
+static void what_was_sent_is_the_drivers_at_once(void **state)
+{
+	struct vnet *v = *state;
+	uint8_t frame[100] = {0};
+
+	vnet_start(v, NULL, ALL);
+	for (unsigned i = 0; i < 200; i++)
+		vnet_put(v, 0, NULL, frame, sizeof(frame), 1);
+	v->net.on_send = look_at_used;
+	v->net.opaque = v;
+	vring_kick(v->tx[0]);
+	vguest_settle(&v->g);
+	assert_int_equal(v->net.send_calls, 4);
+	assert_int_equal(used_now(v, v->tx[0]), 200);
+	assert_int_equal(v->g.msi[2], 1);
+}
 
 static void bursts_go_out_in_batches(void **state)
 {
@@ -591,6 +637,8 @@ int main(void)
 		TEST(small_buffers_without_merging),
 		TEST(buffers_of_many_pieces),
 		TEST(back_pressure_towards_the_network),
+		TEST(a_batch_is_the_drivers_at_once),
+		TEST(what_was_sent_is_the_drivers_at_once),
 		TEST(bursts_go_out_in_batches),
 		TEST(long_chains),
 		TEST(a_full_back_end_says_when_it_has_room),

@@ -41,6 +41,8 @@ static unsigned fake_send(struct net_queue *q, const struct net_packet *pkts, un
 
 	assert_true(n && n <= NET_BATCH);
 	assert_true(evloop_is_mine(q->loop));
+	if (f->on_send)
+		f->on_send(f->opaque);
 	f->send_calls++;
 	f->largest_batch = MAX(f->largest_batch, n);
 	if (f->take != UINT_MAX)

@@ -22,6 +22,8 @@ struct fake_netdev {
 
 	/* Set by the test. */
 	unsigned take; /* packets that send() takes before it is full; UINT_MAX: any number */
+	void (*on_send)(void *opaque); /* before it takes some; may be NULL */
+	void *opaque;
 
 	/* What was seen. */
 	struct fake_netdev_packet sent[FAKE_NETDEV_PACKETS];
