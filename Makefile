@@ -107,6 +107,21 @@ $(BUILD)/tests/guest/%-pvh: tests/guest/%-pvh.S config.mk
 	$(if $(V),,@echo "  AS  $<")
 	$(Q)$(CC) -nostdlib -static -no-pie -Wl,-Ttext=0x100000,--section-start=.note.pvh=0x101000,-e,start \
 		-Wl,--build-id=none,-n,-z,norelro,-z,noexecstack $< -o $@
+# What tests/bench/net.py runs: a kernel of our own, and the other end of its network.
+bench_programs := $(BUILD)/tests/bench/net-guest $(BUILD)/tests/bench/packets
+tests: $(bench_programs)
+bench: $(bench_programs) $(guest_kernels)
+$(BUILD)/tests/bench/net-guest: tests/bench/net-start.S tests/bench/net-guest.c config.mk
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  CC  $(filter %.c,$^)")
+	$(Q)$(CC) -O2 -Wall -Wextra -Werror -ffreestanding -fno-pie -fno-stack-protector -fcf-protection=none \
+		-fno-asynchronous-unwind-tables -mgeneral-regs-only -mno-red-zone -nostdlib -static -no-pie \
+		-Wl,-Ttext=0x100000,-Tdata=0x110000,--section-start=.note.pvh=0x1ff000,-e,start \
+		-Wl,--build-id=none,-n,-z,norelro,-z,noexecstack $(filter-out config.mk,$^) -o $@
+$(BUILD)/tests/bench/packets: tests/bench/packets.c config.mk
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  CC  $<")
+	$(Q)$(CC) -O2 -Wall -Wextra -Werror $< -o $@
 # Fuzz targets tests/fuzz/fuzz_*.c: libFuzzer's with --enable-fuzz, else programs that replay a corpus.
 fuzz_targets := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
 tests: $(fuzz_targets)
