@@ -116,7 +116,7 @@ $(BUILD)/tests/bench/net-guest: tests/bench/net-start.S tests/bench/net-guest.c 
 	$(if $(V),,@echo "  CC  $(filter %.c,$^)")
 	$(Q)$(CC) -O2 -Wall -Wextra -Werror -ffreestanding -fno-pie -fno-stack-protector -fcf-protection=none \
 		-fno-asynchronous-unwind-tables -mgeneral-regs-only -mno-red-zone -nostdlib -static -no-pie \
-		-Wl,-Ttext=0x100000,-Tdata=0x110000,--section-start=.note.pvh=0x1ff000,-e,start \
+		-Wl,-Ttext=0x100000,-Tdata=0x110000,--section-start=.note.pvh=0x3ff000,-e,start \
 		-Wl,--build-id=none,-n,-z,norelro,-z,noexecstack $(filter-out config.mk,$^) -o $@
 $(BUILD)/tests/bench/packets: tests/bench/packets.c config.mk
 	@mkdir -p $(@D)

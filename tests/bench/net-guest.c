@@ -33,7 +33,7 @@ enum {
 	FEATURE_VERSION_1 = 1 << 0, /* of the upper half */
 
 	DESC_WRITE = 2,
-	SIZE = 256, /* of the ring */
+	RING_MAX = 1024, /* of the ring */
 	BUFFER = 2048,
 	HEADER = 12,
 	FRAME = 64,
@@ -63,23 +63,22 @@ struct start_info {
 	uint64_t module_list, command_line;
 };
 
-static struct desc descs[SIZE] __attribute__((aligned(4096)));
+static struct desc descs[RING_MAX] __attribute__((aligned(4096)));
 static struct {
-	volatile uint16_t flags, idx, ring[SIZE], used_event;
+	volatile uint16_t flags, idx, ring[RING_MAX + 1]; /* behind its end: used_event */
 } avail __attribute__((aligned(4096)));
 static struct {
 	volatile uint16_t flags, idx;
 	volatile struct {
 		uint32_t id, len;
-	} ring[SIZE];
-	volatile uint16_t avail_event;
+	} ring[RING_MAX + 1]; /* behind its end: avail_event */
 } used __attribute__((aligned(4096)));
-static uint8_t buffers[SIZE][BUFFER] __attribute__((aligned(4096)));
+static uint8_t buffers[RING_MAX][BUFFER] __attribute__((aligned(4096)));
 
 static bool sending;
 static volatile struct common *common;
 static volatile uint16_t *doorbell;
-static uint16_t avail_idx, kicked_idx, used_idx;
+static uint16_t size, avail_idx, kicked_idx, used_idx;
 static uint32_t count, kicks, reported;
 
 void run(const struct start_info *info);
@@ -223,7 +222,7 @@ static void start_queue(void)
 {
 	common->msix_config = 0xffff;
 	common->queue_select = sending;
-	common->queue_size = SIZE;
+	common->queue_size = size;
 	common->queue_msix_vector = 0;
 	common->queue_desc[0] = (uintptr_t)descs;
 	common->queue_driver[0] = (uintptr_t)&avail;
@@ -249,7 +248,9 @@ static void write_packet(uint8_t *frame)
 
 static void fill_ring(void)
 {
-	for (unsigned i = 0; i < SIZE; i++) {
+	common->queue_select = sending;
+	size = common->queue_size < RING_MAX ? common->queue_size : RING_MAX;
+	for (unsigned i = 0; i < size; i++) {
 		descs[i].addr = (uintptr_t)buffers[i];
 		descs[i].len = sending ? HEADER + FRAME : BUFFER;
 		descs[i].flags = sending ? 0 : DESC_WRITE;
@@ -257,18 +258,19 @@ static void fill_ring(void)
 		if (sending)
 			write_packet(buffers[i] + HEADER);
 	}
-	avail_idx = SIZE;
+	avail_idx = size;
 }
 
 /* Shows the device what was added, and rings if it asked for that. */
 static void publish(void)
 {
-	uint16_t from = kicked_idx;
+	uint16_t from = kicked_idx, avail_event;
 
 	__atomic_store_n(&avail.idx, avail_idx, __ATOMIC_RELEASE);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	kicked_idx = avail_idx;
-	if ((uint16_t)(avail_idx - used.avail_event - 1) < (uint16_t)(avail_idx - from)) {
+	avail_event = used.ring[size].id;
+	if ((uint16_t)(avail_idx - avail_event - 1) < (uint16_t)(avail_idx - from)) {
 		*doorbell = sending;
 		kicks++;
 	}
@@ -283,7 +285,7 @@ static void turn_round(uint16_t id, uint32_t len)
 		*payload = count++;
 	else if (len == HEADER + FRAME && buffers[id][HEADER + 23] == 17)
 		count++;
-	avail.ring[avail_idx++ % SIZE] = id;
+	avail.ring[avail_idx++ % size] = id;
 }
 
 static unsigned take_used(void)
@@ -292,9 +294,9 @@ static unsigned take_used(void)
 	unsigned n = 0;
 
 	for (; used_idx != end && n < BATCH; used_idx++, n++)
-		turn_round(used.ring[used_idx % SIZE].id, used.ring[used_idx % SIZE].len);
+		turn_round(used.ring[used_idx % size].id, used.ring[used_idx % size].len);
 	/* An index that is behind is never reached: no interrupts. */
-	avail.used_event = used_idx - 1;
+	avail.ring[size] = used_idx - 1;
 	return n;
 }
 

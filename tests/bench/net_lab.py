@@ -31,7 +31,7 @@ NETWORKS = {
 
 def iperf(address, seconds, *args):
     """The receiver's sum, in iperf3's words."""
-    p = subprocess.run(["iperf3", "-c", address, "-t", str(seconds), "-J", "--connect-timeout", "20000",
+    p = subprocess.run(["iperf3", "-c", address, "-O", "1", "-t", str(seconds), "-J", "--connect-timeout", "20000",
                         *args], capture_output=True, text=True, timeout=seconds + 60)
     report = json.loads(p.stdout)
     if "error" in report:
@@ -105,7 +105,7 @@ def compare(network, rounds, runs, seconds):
 
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("-r", dest="runs", type=int, default=3)
+    p.add_argument("-r", dest="runs", type=int, default=2)
     p.add_argument("-t", dest="seconds", type=int, default=3)
     p.add_argument("-n", dest="rounds", type=int, default=1)
     p.add_argument("networks", nargs="*", default=list(NETWORKS))
