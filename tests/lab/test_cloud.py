@@ -200,3 +200,24 @@ def test_a_rescue_disc_boots(tmp_path, firmware):
         else:
             vm.type("halt\n")
         assert vm.end() == 0
+
+
+@needs_ovmf
+def test_pxe_under_ovmf(tmp_path):
+    """A UEFI program by TFTP, through the card's own ROM."""
+    config, tftp = tmp_path / "grub.cfg", tmp_path / "tftp"
+    tftp.mkdir()
+    config.write_text('echo "this came by TFTP"\nsleep 1000\n')
+    subprocess.run(["grub-mkimage", "-O", "x86_64-efi", "-c", config, "-p", "/", "-o",
+                    tftp / "boot.efi", "echo", "sleep"], check=True)
+    variables = tmp_path / "vars.fd"
+    shutil.copy(OVMF_VARS, variables)
+    with Vm("-m", "512M", "-cpu", "host", "-nographic", "-drive",
+            f"if=pflash,format=raw,unit=0,readonly=on,file={OVMF_CODE}", "-drive",
+            f"if=pflash,format=raw,unit=1,file={variables}", "-netdev",
+            f"user,id=n,ipv6=off,tftp={tftp},bootfile=boot.efi", "-device",
+            "virtio-net-pci,netdev=n,bootindex=0") as vm:
+        vm.expect("iPXE", 600)
+        vm.expect("this came by TFTP", 600)
+        vm.signal(signal.SIGTERM)
+        assert vm.end() == 0

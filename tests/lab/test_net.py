@@ -373,7 +373,9 @@ def say_program(text):
 
 
 def test_pxe_under_seabios(tmp_path):
-    """iPXE's ROM fetches a script, and what that names, from user mode's TFTP."""
+    """iPXE's ROM fetches a script, and what that names, from user mode's TFTP. (iPXE sleeps in 32-bit
+    protected mode, from where a KVM that only has page tables cannot deliver an interrupt: the
+    machine resets there, under QEMU as well.)"""
     tftp = tmp_path / "tftp"
     tftp.mkdir()
     (tftp / "boot.ipxe").write_text("#!ipxe\nchain say.0\n")
