@@ -134,40 +134,24 @@ static int set_regs(struct vcpu *v, const struct x86_regs *regs)
 	return kvm_ioctl(to_kvm_vcpu(v)->fd, KVM_SET_REGS, &r);
 }
 
+#define FOR_EACH_SEGMENT_FIELD(X)                                                           \
+	X(base) X(limit) X(selector) X(type) X(present) X(dpl) X(db) X(s) X(l) X(g) X(avl)  \
+	X(unusable)
+
 static void segment_from_kvm(struct x86_segment *d, const struct kvm_segment *s)
 {
-	*d = (struct x86_segment){
-		.base = s->base,
-		.limit = s->limit,
-		.selector = s->selector,
-		.type = s->type,
-		.present = s->present,
-		.dpl = s->dpl,
-		.db = s->db,
-		.s = s->s,
-		.l = s->l,
-		.g = s->g,
-		.avl = s->avl,
-		.unusable = s->unusable,
-	};
+	*d = (struct x86_segment){0};
+#define X(name) d->name = s->name;
+	FOR_EACH_SEGMENT_FIELD(X)
+#undef X
 }
 
 static void segment_to_kvm(struct kvm_segment *d, const struct x86_segment *s)
 {
-	*d = (struct kvm_segment){
-		.base = s->base,
-		.limit = s->limit,
-		.selector = s->selector,
-		.type = s->type,
-		.present = s->present,
-		.dpl = s->dpl,
-		.db = s->db,
-		.s = s->s,
-		.l = s->l,
-		.g = s->g,
-		.avl = s->avl,
-		.unusable = s->unusable,
-	};
+	*d = (struct kvm_segment){0};
+#define X(name) d->name = s->name;
+	FOR_EACH_SEGMENT_FIELD(X)
+#undef X
 }
 
 #define FOR_EACH_SEGMENT(X) X(cs) X(ds) X(es) X(fs) X(gs) X(ss) X(tr) X(ldt)

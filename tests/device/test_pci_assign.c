@@ -13,21 +13,6 @@
 #include "tests/lib/pci_machine.h"
 #include "vmm/core/util.h"
 
-static int setup(void **state)
-{
-	static struct pci_machine m;
-
-	pci_machine_init(&m);
-	*state = &m;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	pci_machine_destroy(*state);
-	return 0;
-}
-
 static uint8_t line(void *opaque, unsigned input)
 {
 	return 16 + input;
@@ -207,10 +192,11 @@ static void does_not_fit(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(flat, setup, teardown),
-		cmocka_unit_test_setup_teardown(tree, setup, teardown),
-		cmocka_unit_test_setup_teardown(above_4g, setup, teardown),
-		cmocka_unit_test_setup_teardown(does_not_fit, setup, teardown),
+		cmocka_unit_test_setup_teardown(flat, pci_machine_setup, pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(tree, pci_machine_setup, pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(above_4g, pci_machine_setup, pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(does_not_fit, pci_machine_setup,
+						pci_machine_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,21 +15,6 @@
 #include "tests/lib/pci_machine.h"
 #include "vmm/core/util.h"
 
-static int setup(void **state)
-{
-	static struct pci_machine m;
-
-	pci_machine_init(&m);
-	*state = &m;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	pci_machine_destroy(*state);
-	return 0;
-}
-
 static const unsigned at = PCI_DEVFN(3, 0);
 
 enum { BAR_IO = PCI_BAR0, BAR_MEM = PCI_BAR0 + 4, BAR_WIDE = PCI_BAR0 + 8 };
@@ -290,15 +275,20 @@ static void expansion_rom(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(sizing, setup, teardown),
-		cmocka_unit_test_setup_teardown(decoding, setup, teardown),
-		cmocka_unit_test_setup_teardown(moving, setup, teardown),
-		cmocka_unit_test_setup_teardown(overlap, setup, teardown),
-		cmocka_unit_test_setup_teardown(goes_with_the_device, setup, teardown),
-		cmocka_unit_test_setup_teardown(behind_a_bridge, setup, teardown),
-		cmocka_unit_test_setup_teardown(nested_bridges, setup, teardown),
-		cmocka_unit_test_setup_teardown(secondary_bus_reset, setup, teardown),
-		cmocka_unit_test_setup_teardown(expansion_rom, setup, teardown),
+		cmocka_unit_test_setup_teardown(sizing, pci_machine_setup, pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(decoding, pci_machine_setup, pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(moving, pci_machine_setup, pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(overlap, pci_machine_setup, pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(goes_with_the_device, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(behind_a_bridge, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(nested_bridges, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(secondary_bus_reset, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(expansion_rom, pci_machine_setup,
+						pci_machine_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,21 +12,6 @@
 #include "tests/lib/pci_machine.h"
 #include "vmm/core/util.h"
 
-static int setup(void **state)
-{
-	static struct pci_machine m;
-
-	pci_machine_init(&m);
-	*state = &m;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	pci_machine_destroy(*state);
-	return 0;
-}
-
 static const unsigned at = PCI_DEVFN(3, 0);
 
 static struct pci_test *add(struct pci_machine *m, const char *props)
@@ -369,21 +354,33 @@ static void loaded_state(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(header, setup, teardown),
-		cmocka_unit_test_setup_teardown(masks, setup, teardown),
-		cmocka_unit_test_setup_teardown(device_hooks, setup, teardown),
-		cmocka_unit_test_setup_teardown(address_port, setup, teardown),
-		cmocka_unit_test_setup_teardown(reset_port, setup, teardown),
-		cmocka_unit_test_setup_teardown(ecam_window, setup, teardown),
-		cmocka_unit_test_setup_teardown(ecam_of_conventional, setup, teardown),
-		cmocka_unit_test_setup_teardown(ecam_moves, setup, teardown),
-		cmocka_unit_test_setup_teardown(slots, setup, teardown),
-		cmocka_unit_test_setup_teardown(no_hotplug_on_the_root, setup, teardown),
-		cmocka_unit_test_setup_teardown(power_states, setup, teardown),
-		cmocka_unit_test_setup_teardown(machine_reset, setup, teardown),
-		cmocka_unit_test_setup_teardown(function_level_reset, setup, teardown),
-		cmocka_unit_test_setup_teardown(extended_capabilities, setup, teardown),
-		cmocka_unit_test_setup_teardown(loaded_state, setup, teardown),
+		cmocka_unit_test_setup_teardown(header, pci_machine_setup, pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(masks, pci_machine_setup, pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(device_hooks, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(address_port, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(reset_port, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(ecam_window, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(ecam_of_conventional, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(ecam_moves, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(slots, pci_machine_setup, pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(no_hotplug_on_the_root, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(power_states, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(machine_reset, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(function_level_reset, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(extended_capabilities, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(loaded_state, pci_machine_setup,
+						pci_machine_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,21 +15,6 @@
 #include "tests/lib/pci_machine.h"
 #include "vmm/core/util.h"
 
-static int setup(void **state)
-{
-	static struct pci_machine m;
-
-	pci_machine_init(&m);
-	*state = &m;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	pci_machine_destroy(*state);
-	return 0;
-}
-
 static const unsigned at = PCI_DEVFN(3, 0);
 static const uint64_t bar = 0xd0000000;
 
@@ -479,20 +464,32 @@ static void threads(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(pins_are_shared, setup, teardown),
-		cmocka_unit_test_setup_teardown(pin_disable, setup, teardown),
-		cmocka_unit_test_setup_teardown(pins_through_bridges, setup, teardown),
-		cmocka_unit_test_setup_teardown(msi_vectors, setup, teardown),
-		cmocka_unit_test_setup_teardown(msi_masked, setup, teardown),
-		cmocka_unit_test_setup_teardown(msix_registers, setup, teardown),
-		cmocka_unit_test_setup_teardown(msix_unused, setup, teardown),
-		cmocka_unit_test_setup_teardown(msix_in_use, setup, teardown),
-		cmocka_unit_test_setup_teardown(msix_without_routes, setup, teardown),
-		cmocka_unit_test_setup_teardown(msix_routes_run_out, setup, teardown),
-		cmocka_unit_test_setup_teardown(msix_eventfds, setup, teardown),
-		cmocka_unit_test_setup_teardown(msix_hook, setup, teardown),
-		cmocka_unit_test_setup_teardown(exclusive_bar, setup, teardown),
-		cmocka_unit_test_setup_teardown(threads, setup, teardown),
+		cmocka_unit_test_setup_teardown(pins_are_shared, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(pin_disable, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(pins_through_bridges, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(msi_vectors, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(msi_masked, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(msix_registers, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(msix_unused, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(msix_in_use, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(msix_without_routes, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(msix_routes_run_out, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(msix_eventfds, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(msix_hook, pci_machine_setup, pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(exclusive_bar, pci_machine_setup,
+						pci_machine_teardown),
+		cmocka_unit_test_setup_teardown(threads, pci_machine_setup, pci_machine_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

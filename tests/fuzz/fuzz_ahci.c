@@ -13,6 +13,7 @@
 
 #include "hw/ata/ahci.h"
 #include "tests/lib/fake_block.h"
+#include "tests/lib/fuzz_input.h"
 #include "tests/lib/pci_machine.h"
 #include "vmm/core/log.h"
 
@@ -31,11 +32,6 @@ enum {
 	MAX_OPS = 500,
 };
 
-struct input {
-	const uint8_t *data;
-	size_t left;
-};
-
 struct rig {
 	struct pci_machine m;
 	uint8_t *ram;
@@ -43,17 +39,6 @@ struct rig {
 	struct drive hd, cd;
 	struct device *ahci;
 };
-
-static uint64_t take(struct input *in, unsigned size)
-{
-	uint8_t bytes[8] = {0};
-	size_t n = MIN(size, in->left);
-
-	memcpy(bytes, in->data, n);
-	in->data += n;
-	in->left -= n;
-	return load_le64(bytes);
-}
 
 static void *resolve(void *opaque, const struct prop *prop, const char *name, struct error **err)
 {
@@ -80,25 +65,25 @@ static void start_port(struct rig *r, unsigned port)
 }
 
 /* A command that is well-formed but for what the input says. */
-static void command(struct rig *r, struct input *in)
+static void command(struct rig *r, struct fuzz_input *in)
 {
-	unsigned port = take(in, 1) % 2 * 2, slot = take(in, 1) % 32;
+	unsigned port = fuzz_take(in, 1) % 2 * 2, slot = fuzz_take(in, 1) % 32;
 	uint8_t *header = r->ram + LIST + 32 * slot, *table = r->ram + TABLES + TABLE_SIZE * slot;
-	unsigned prds = take(in, 1) % 8;
-	uint8_t flags = take(in, 1);
+	unsigned prds = fuzz_take(in, 1) % 8;
+	uint8_t flags = fuzz_take(in, 1);
 
 	store_le32(header, 5 | (flags & 0xe0) | prds << 16);
 	store_le64(header + 8, TABLES + TABLE_SIZE * slot);
 	table[0] = 0x27;
 	table[1] = flags & 1 ? 0 : 0x80;
 	for (int i = 2; i < 16; i++)
-		table[i] = take(in, 1);
+		table[i] = fuzz_take(in, 1);
 	if (flags & 2)
 		for (int i = 0; i < 16; i++)
-			table[0x40 + i] = take(in, 1);
+			table[0x40 + i] = fuzz_take(in, 1);
 	for (unsigned i = 0; i < prds; i++) {
-		store_le64(table + 0x80 + 16 * i, take(in, 3));
-		store_le32(table + 0x80 + 16 * i + 12, take(in, 2));
+		store_le64(table + 0x80 + 16 * i, fuzz_take(in, 3));
+		store_le32(table + 0x80 + 16 * i + 12, fuzz_take(in, 2));
 	}
 	if (flags & 4)
 		write_reg(r, 0x100 + 0x80 * port + 0x34, 1u << slot);
@@ -112,23 +97,23 @@ static void change_medium(struct rig *r)
 	r->cd.medium_changed(&r->cd, r->cd.opaque);
 }
 
-static void operate(struct rig *r, struct input *in)
+static void operate(struct rig *r, struct fuzz_input *in)
 {
 	enum run_state running = RUN_STATE_RUNNING;
 	uint64_t a, b;
 
-	switch (take(in, 1) % 12) {
+	switch (fuzz_take(in, 1) % 12) {
 	case 0:
-		a = take(in, 2) % 0x1000;
-		write_reg(r, a & ~3u, take(in, 4));
+		a = fuzz_take(in, 2) % 0x1000;
+		write_reg(r, a & ~3u, fuzz_take(in, 4));
 		break;
 	case 1:
-		a = take(in, 2) % 0x1000;
-		pci_mem_read(&r->m, ABAR + a, 1u << take(in, 1) % 4);
+		a = fuzz_take(in, 2) % 0x1000;
+		pci_mem_read(&r->m, ABAR + a, 1u << fuzz_take(in, 1) % 4);
 		break;
 	case 2:
-		a = take(in, 3) % (RAM_SIZE - 8);
-		b = take(in, 8);
+		a = fuzz_take(in, 3) % (RAM_SIZE - 8);
+		b = fuzz_take(in, 8);
 		store_le64(r->ram + a, b);
 		break;
 	case 3:
@@ -137,18 +122,18 @@ static void operate(struct rig *r, struct input *in)
 		command(r, in);
 		break;
 	case 6:
-		start_port(r, take(in, 1) % 2 * 2);
+		start_port(r, fuzz_take(in, 1) % 2 * 2);
 		break;
 	case 7:
 		pci_machine_settle(&r->m);
 		break;
 	case 8:
-		r->disk->hold = r->iso->hold = take(in, 1) & 1;
-		fake_block_release(r->disk, take(in, 1));
+		r->disk->hold = r->iso->hold = fuzz_take(in, 1) & 1;
+		fake_block_release(r->disk, fuzz_take(in, 1));
 		fake_block_release(r->iso, 1);
 		break;
 	case 9:
-		a = take(in, 1);
+		a = fuzz_take(in, 1);
 		r->disk->fail_count = a & 7;
 		r->disk->fail_error = a & 8 ? -ENOSPC : -EIO;
 		r->iso->fail_count = a >> 4 & 3;
@@ -159,7 +144,7 @@ static void operate(struct rig *r, struct input *in)
 		change_medium(r);
 		break;
 	case 11:
-		a = take(in, 1);
+		a = fuzz_take(in, 1);
 		if (a & 1)
 			r->ahci->desc->reset(r->ahci);
 		else
@@ -172,7 +157,7 @@ static void operate(struct rig *r, struct input *in)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct input in = {data, size};
+	struct fuzz_input in = {data, size};
 	struct rig *r = calloc(1, sizeof(*r));
 
 	log_set_file("/dev/null");

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "hw/fw_cfg/fw_cfg.h"
+#include "tests/lib/fuzz_input.h"
 #include "vmm/core/guest_mem.h"
 #include "vmm/core/util.h"
 #include "vmm/core/vm.h"
@@ -17,22 +18,6 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { RAM_SIZE = 0x4000, HOLE = 0x1000, WRITABLE_SIZE = 24, GUARD = 8 };
-
-struct input {
-	const uint8_t *data;
-	size_t left;
-};
-
-static uint64_t take(struct input *in, unsigned size)
-{
-	uint8_t bytes[8] = {0};
-	size_t n = MIN(size, in->left);
-
-	memcpy(bytes, in->data, n);
-	in->data += n;
-	in->left -= n;
-	return load_le64(bytes);
-}
 
 struct rig {
 	struct vm vm;
@@ -58,14 +43,14 @@ static void in(struct rig *r, uint16_t port, unsigned size)
 	io_bus_read(&r->vm.pio, &r->reader, port, bytes, size);
 }
 
-static void dma(struct rig *r, struct input *i)
+static void dma(struct rig *r, struct fuzz_input *i)
 {
-	uint64_t request = take(i, 2);
+	uint64_t request = fuzz_take(i, 2);
 	uint8_t bytes[16];
 
-	store_be32(bytes, take(i, 4));
-	store_be32(bytes + 4, take(i, 3));
-	store_be64(bytes + 8, take(i, 2));
+	store_be32(bytes, fuzz_take(i, 4));
+	store_be32(bytes + 4, fuzz_take(i, 3));
+	store_be64(bytes + 8, fuzz_take(i, 2));
 	gm_write(&r->vm.mem, request, bytes, sizeof(bytes));
 	out(r, 0x514, 4, htobe32(request >> 32));
 	out(r, 0x518, 4, htobe32(request));
@@ -92,21 +77,22 @@ static void add_files(struct rig *r)
 	fw_cfg_add_u64(r->fw, FW_CFG_RAM_SIZE, 0x1234);
 }
 
-static void run(struct rig *r, struct input *i)
+static void run(struct rig *r, struct fuzz_input *i)
 {
 	while (i->left) {
-		switch (take(i, 1) % 6) {
+		switch (fuzz_take(i, 1) % 6) {
 		case 0:
-			out(r, 0x510, 2, take(i, 2));
+			out(r, 0x510, 2, fuzz_take(i, 2));
 			break;
 		case 1:
 			in(r, 0x511, 1);
 			break;
 		case 2:
-			in(r, 0x510 + take(i, 1) % 16, 1 << take(i, 1) % 3);
+			in(r, 0x510 + fuzz_take(i, 1) % 16, 1 << fuzz_take(i, 1) % 3);
 			break;
 		case 3:
-			out(r, 0x510 + take(i, 1) % 16, 1 << take(i, 1) % 3, take(i, 4));
+			out(r, 0x510 + fuzz_take(i, 1) % 16, 1 << fuzz_take(i, 1) % 3,
+			    fuzz_take(i, 4));
 			break;
 		case 4:
 			dma(r, i);
@@ -123,7 +109,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct rig *r = calloc(1, sizeof(*r));
 	struct mem_region low = {.size = RAM_SIZE / 2, .fd = -1};
 	struct mem_region high = low;
-	struct input input = {data, size};
+	struct fuzz_input input = {data, size};
 	struct device *dev;
 
 	/* Two regions with a hole between them, and one piece of memory for each. */

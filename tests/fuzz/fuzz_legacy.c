@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "hw/legacy/legacy.h"
+#include "tests/lib/fuzz_input.h"
 #include "tests/lib/legacy_machine.h"
 #include "vmm/core/log.h"
 #include "vmm/core/util.h"
@@ -20,60 +21,44 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { MAX_OPS = 1000 };
 
-struct input {
-	const uint8_t *data;
-	size_t left;
-};
-
-static uint64_t take(struct input *in, unsigned size)
-{
-	uint8_t bytes[8] = {0};
-	size_t n = MIN(size, in->left);
-
-	memcpy(bytes, in->data, n);
-	in->data += n;
-	in->left -= n;
-	return load_le64(bytes);
-}
-
-static uint16_t a_port(struct input *in)
+static uint16_t a_port(struct fuzz_input *in)
 {
 	static const uint16_t ports[] = {
 		0x20,  0x21,  0xa0,  0xa1,  0x4d0, 0x4d1, 0x40,	 0x41,	0x42,
 		0x43,  0x61,  0x60,  0x64,  0x92,  0x70,  0x71,	 0x3f8, 0x3f9,
 		0x3fa, 0x3fb, 0x3fc, 0x3fd, 0x3fe, 0x3ff, 0x402, 0x505,
 	};
-	return ports[take(in, 1) % ARRAY_SIZE(ports)];
+	return ports[fuzz_take(in, 1) % ARRAY_SIZE(ports)];
 }
 
 static void operate(struct test_machine *m, struct device *kbc, struct device *pic,
-		    struct device *ioapic, struct input *in)
+		    struct device *ioapic, struct fuzz_input *in)
 {
 	const struct chardev_peer *peer = m->chr.chr.peer;
 	uint8_t text[16];
 	uint64_t a;
 
-	switch (take(in, 1) % 10) {
+	switch (fuzz_take(in, 1) % 10) {
 	case 0:
 	case 1:
 	case 2:
 		a = a_port(in);
-		test_outb(m, (uint16_t)a, (uint8_t)take(in, 1));
+		test_outb(m, (uint16_t)a, (uint8_t)fuzz_take(in, 1));
 		break;
 	case 3:
 		test_inb(m, a_port(in));
 		break;
 	case 4:
-		m->clock.now += (int64_t)(take(in, 4) << (take(in, 1) % 16));
+		m->clock.now += (int64_t)(fuzz_take(in, 4) << (fuzz_take(in, 1) % 16));
 		test_settle(m);
 		break;
 	case 5:
 		for (size_t i = 0; i < sizeof(text); i++)
-			text[i] = (uint8_t)take(in, 1);
+			text[i] = (uint8_t)fuzz_take(in, 1);
 		test_type(m, (const char *)text, sizeof(text));
 		break;
 	case 6:
-		a = take(in, 1);
+		a = fuzz_take(in, 1);
 		m->chr.len = 0;
 		m->chr.room = a & 1 ? SIZE_MAX : a;
 		peer->writable(peer->opaque);
@@ -81,7 +66,7 @@ static void operate(struct test_machine *m, struct device *kbc, struct device *p
 			peer->event(peer->opaque, CHARDEV_BREAK);
 		break;
 	case 7:
-		a = take(in, 3);
+		a = fuzz_take(in, 3);
 		if (a & 1)
 			ps2_key(kbc, (uint8_t)(a >> 8), a & 2);
 		else
@@ -89,20 +74,20 @@ static void operate(struct test_machine *m, struct device *kbc, struct device *p
 		break;
 	case 8:
 		i8259_acknowledge(pic);
-		irq_set(i8259_input(pic, take(in, 1)), take(in, 1) & 1);
+		irq_set(i8259_input(pic, fuzz_take(in, 1)), fuzz_take(in, 1) & 1);
 		break;
 	case 9:
-		a = take(in, 1);
-		test_write32(m, 0xfec00000 + (a & 0x70), (uint32_t)take(in, 4));
+		a = fuzz_take(in, 1);
+		test_write32(m, 0xfec00000 + (a & 0x70), (uint32_t)fuzz_take(in, 4));
 		irq_set(ioapic_input(ioapic, a % 24), a & 1);
-		ioapic_eoi(ioapic, (uint8_t)take(in, 1));
+		ioapic_eoi(ioapic, (uint8_t)fuzz_take(in, 1));
 		break;
 	}
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct input in = {data, size};
+	struct fuzz_input in = {data, size};
 	static struct test_machine m;
 
 	log_set_file("/dev/null");

@@ -11,26 +11,11 @@
 #include <string.h>
 
 #include "hw/pci/q35_chipset.h"
+#include "tests/lib/fuzz_input.h"
 #include "tests/lib/pci_machine.h"
 #include "vmm/core/util.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-struct input {
-	const uint8_t *data;
-	size_t left;
-};
-
-static uint64_t take(struct input *in, unsigned size)
-{
-	uint8_t bytes[8] = {0};
-	size_t n = MIN(size, in->left);
-
-	memcpy(bytes, in->data, n);
-	in->data += n;
-	in->left -= n;
-	return load_le64(bytes);
-}
 
 struct rig {
 	struct pci_machine m;
@@ -105,12 +90,12 @@ static void assign(struct rig *r)
 	pci_assign_resources(&r->m.root, &windows, NULL);
 }
 
-static void access_bar(struct rig *r, struct input *in)
+static void access_bar(struct rig *r, struct fuzz_input *in)
 {
-	struct pci_device *dev = device(r, take(in, 1));
-	uint8_t how = take(in, 1);
+	struct pci_device *dev = device(r, fuzz_take(in, 1));
+	uint8_t how = fuzz_take(in, 1);
 	unsigned n = how % (PCI_BARS + 1), size = 1 << (how >> 6);
-	uint64_t addr = pci_bar_addr(dev, n) + take(in, 2), value = take(in, 4);
+	uint64_t addr = pci_bar_addr(dev, n) + fuzz_take(in, 2), value = fuzz_take(in, 4);
 
 	if (pci_bar_addr(dev, n) == PCI_UNMAPPED)
 		return;
@@ -123,10 +108,10 @@ static void access_bar(struct rig *r, struct input *in)
 	}
 }
 
-static void interrupt(struct rig *r, struct input *in)
+static void interrupt(struct rig *r, struct fuzz_input *in)
 {
-	struct pci_device *dev = device(r, take(in, 1));
-	uint8_t how = take(in, 1);
+	struct pci_device *dev = device(r, fuzz_take(in, 1));
+	uint8_t how = fuzz_take(in, 1);
 
 	switch (how & 7) {
 	case 0:
@@ -168,12 +153,12 @@ static void reset_all(struct rig *r)
 }
 
 /* Saved state with arbitrary bytes in it. */
-static void load(struct rig *r, struct input *in)
+static void load(struct rig *r, struct fuzz_input *in)
 {
-	struct pci_device *dev = device(r, take(in, 1));
+	struct pci_device *dev = device(r, fuzz_take(in, 1));
 	const struct state_desc *state = dev->dev.desc->state;
-	unsigned at = take(in, 1);
-	uint64_t bytes = take(in, 8);
+	unsigned at = fuzz_take(in, 1);
+	uint64_t bytes = fuzz_take(in, 8);
 
 	pci_device_state.pre_save(dev);
 	memcpy(dev->config + at, &bytes, MIN(sizeof(bytes), dev->config_size - at));
@@ -185,9 +170,9 @@ static void load(struct rig *r, struct input *in)
 		state->post_load(dev, 1, NULL);
 }
 
-static void step(struct rig *r, struct input *in)
+static void step(struct rig *r, struct fuzz_input *in)
 {
-	uint8_t op = take(in, 1);
+	uint8_t op = fuzz_take(in, 1);
 	unsigned size = 1 << (op >> 4 & 3);
 	uint64_t addr;
 
@@ -211,28 +196,29 @@ static void step(struct rig *r, struct input *in)
 		reset_all(r);
 		break;
 	case 6:
-		addr = take(in, 4);
-		pci_mem_write(&r->m, addr, size, take(in, 8));
+		addr = fuzz_take(in, 4);
+		pci_mem_write(&r->m, addr, size, fuzz_take(in, 8));
 		pci_mem_read(&r->m, addr, size);
 		break;
 	case 7:
-		addr = take(in, 2);
-		pci_port_write(&r->m, addr, MIN(size, 4), take(in, 4));
+		addr = fuzz_take(in, 2);
+		pci_port_write(&r->m, addr, MIN(size, 4), fuzz_take(in, 4));
 		pci_port_read(&r->m, addr, MIN(size, 4));
 		break;
 	case 8:
-		addr = take(in, 2) << 12 | take(in, 2) % 4096;
-		pci_mem_write(&r->m, PCI_TEST_ECAM + addr, size, take(in, 4));
+		addr = fuzz_take(in, 2) << 12 | fuzz_take(in, 2) % 4096;
+		pci_mem_write(&r->m, PCI_TEST_ECAM + addr, size, fuzz_take(in, 4));
 		pci_mem_read(&r->m, PCI_TEST_ECAM + addr, size);
 		break;
 	case 9:
 		load(r, in);
 		break;
 	default: {
-		struct pci_device *dev = device(r, take(in, 1));
-		unsigned at = take(in, 1) & ~(MIN(size, 4) - 1), bus = pci_bus_number(dev->bus);
+		struct pci_device *dev = device(r, fuzz_take(in, 1));
+		unsigned at = fuzz_take(in, 1) & ~(MIN(size, 4) - 1),
+			 bus = pci_bus_number(dev->bus);
 
-		pci_cfg_write(&r->m, bus, dev->devfn, at, MIN(size, 4), take(in, size));
+		pci_cfg_write(&r->m, bus, dev->devfn, at, MIN(size, 4), fuzz_take(in, size));
 		pci_cfg_read(&r->m, bus, dev->devfn, at, MIN(size, 4));
 	}
 	}
@@ -259,7 +245,7 @@ static bool is_sound(struct pci_device *dev, void *opaque)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct input in = {data, MIN(size, 4096)};
+	struct fuzz_input in = {data, MIN(size, 4096)};
 	struct rig *r = xcalloc(1, sizeof(*r));
 
 	build(r);

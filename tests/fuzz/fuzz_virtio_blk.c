@@ -10,6 +10,7 @@
 
 #include "hw/virtio/virtio_blk.h"
 #include "tests/lib/fake_block.h"
+#include "tests/lib/fuzz_input.h"
 #include "tests/lib/vdriver.h"
 #include "vmm/core/log.h"
 
@@ -37,11 +38,6 @@ enum op {
 	OPS
 };
 
-struct input {
-	const uint8_t *data;
-	size_t size;
-};
-
 struct machine {
 	struct vguest g;
 	struct vdriver d;
@@ -50,15 +46,6 @@ struct machine {
 	struct device *dev;
 	struct vring *q;
 };
-
-static uint64_t take(struct input *in, unsigned n)
-{
-	uint64_t v = 0;
-
-	for (unsigned i = 0; i < n && in->size; i++, in->data++, in->size--)
-		v |= (uint64_t)*in->data << (8 * i);
-	return v;
-}
 
 static struct machine *make_machine(void)
 {
@@ -90,44 +77,44 @@ static void begin(struct machine *m, bool legacy)
 	vdriver_ok(&m->d);
 }
 
-static void describe(struct machine *m, struct input *in)
+static void describe(struct machine *m, struct fuzz_input *in)
 {
-	unsigned i = take(in, 1) % QUEUE_SIZE;
-	uint64_t gpa = PLAY + take(in, 2);
-	uint32_t len = take(in, 2);
-	uint16_t flags = take(in, 1);
+	unsigned i = fuzz_take(in, 1) % QUEUE_SIZE;
+	uint64_t gpa = PLAY + fuzz_take(in, 2);
+	uint32_t len = fuzz_take(in, 2);
+	uint16_t flags = fuzz_take(in, 1);
 
-	vring_desc(m->q, i, gpa, len, flags, take(in, 1));
+	vring_desc(m->q, i, gpa, len, flags, fuzz_take(in, 1));
 }
 
-static void window(struct machine *m, struct input *in)
+static void window(struct machine *m, struct fuzz_input *in)
 {
-	unsigned offset = 0x40 + take(in, 1) % 0xc0;
-	unsigned size = 1 << take(in, 1) % 3;
+	unsigned offset = 0x40 + fuzz_take(in, 1) % 0xc0;
+	unsigned size = 1 << fuzz_take(in, 1) % 3;
 
 	/* Not the power state or MSI-X, which would only end the run. */
 	vdriver_pci_read(&m->d, offset, size);
 	if (offset >= pci_device_of(m->dev)->msix.pos + 12u)
-		vdriver_pci_write(&m->d, offset, take(in, 4), size);
+		vdriver_pci_write(&m->d, offset, fuzz_take(in, 4), size);
 }
 
-static void step(struct machine *m, struct input *in)
+static void step(struct machine *m, struct fuzz_input *in)
 {
 	unsigned offset, len;
 
-	switch ((enum op)(take(in, 1) % OPS)) {
+	switch ((enum op)(fuzz_take(in, 1) % OPS)) {
 	case PATCH:
-		offset = take(in, 2);
-		len = take(in, 1);
-		for (unsigned i = 0; i < len && in->size; i++)
-			*(uint8_t *)vguest_ptr(&m->g, PLAY + (offset + i) % PLAY_SIZE) = take(in,
-											      1);
+		offset = fuzz_take(in, 2);
+		len = fuzz_take(in, 1);
+		for (unsigned i = 0; i < len && in->left; i++)
+			*(uint8_t *)vguest_ptr(&m->g,
+					       PLAY + (offset + i) % PLAY_SIZE) = fuzz_take(in, 1);
 		break;
 	case DESCRIBE:
 		describe(m, in);
 		break;
 	case OFFER:
-		vring_offer(m->q, take(in, 1));
+		vring_offer(m->q, fuzz_take(in, 1));
 		break;
 	case KICK:
 		vring_ring(m->q);
@@ -136,36 +123,36 @@ static void step(struct machine *m, struct input *in)
 		evloop_run_once(m->g.vm.loop, 0);
 		break;
 	case COMMON:
-		offset = take(in, 1) % 64;
-		len = 1 << take(in, 1) % 4;
-		vguest_out(&m->g, false, m->d.common + offset, take(in, len), len);
+		offset = fuzz_take(in, 1) % 64;
+		len = 1 << fuzz_take(in, 1) % 4;
+		vguest_out(&m->g, false, m->d.common + offset, fuzz_take(in, len), len);
 		vguest_in(&m->g, false, m->d.common + offset, len);
 		break;
 	case CONFIG:
-		offset = take(in, 1) % 64;
-		vdriver_config_write(&m->d, offset, take(in, 2), 1 << take(in, 1) % 3);
+		offset = fuzz_take(in, 1) % 64;
+		vdriver_config_write(&m->d, offset, fuzz_take(in, 2), 1 << fuzz_take(in, 1) % 3);
 		break;
 	case LEGACY:
-		offset = take(in, 1) % 128;
-		vguest_out(&m->g, true, pci_bar_addr(m->d.pci, 0) + offset, take(in, 4),
-			   1 << take(in, 1) % 3);
+		offset = fuzz_take(in, 1) % 128;
+		vguest_out(&m->g, true, pci_bar_addr(m->d.pci, 0) + offset, fuzz_take(in, 4),
+			   1 << fuzz_take(in, 1) % 3);
 		vguest_in(&m->g, true, pci_bar_addr(m->d.pci, 0) + offset, 1);
 		break;
 	case WINDOW:
 		window(m, in);
 		break;
 	case HOLD:
-		m->node->hold = take(in, 1) & 1;
+		m->node->hold = fuzz_take(in, 1) & 1;
 		break;
 	case FAIL:
-		m->node->fail_count = take(in, 1) % 4;
-		m->node->fail_error = take(in, 1) & 1 ? -ENOSPC : -EIO;
+		m->node->fail_count = fuzz_take(in, 1) % 4;
+		m->node->fail_error = fuzz_take(in, 1) & 1 ? -ENOSPC : -EIO;
 		break;
 	case RELEASE:
-		fake_block_release(m->node, take(in, 1));
+		fake_block_release(m->node, fuzz_take(in, 1));
 		break;
 	case RESIZE:
-		fake_block_resize(m->node, take(in, 1) % 128 * 512 + 512);
+		fake_block_resize(m->node, fuzz_take(in, 1) % 128 * 512 + 512);
 		break;
 	case OPS:
 		break;
@@ -177,12 +164,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static struct machine *m;
-	struct input in = {data, size};
+	struct fuzz_input in = {data, size};
 
 	if (!m)
 		m = make_machine();
-	begin(m, take(&in, 1) & 1);
-	while (in.size)
+	begin(m, fuzz_take(&in, 1) & 1);
+	while (in.left)
 		step(m, &in);
 	m->node->hold = false;
 	for (int i = 0; i < 20; i++) {

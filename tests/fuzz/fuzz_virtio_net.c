@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <stdlib.h>
 
+#include "tests/lib/fuzz_input.h"
 #include "tests/lib/vdriver.h"
 #include "tests/lib/vnet.h"
 #include "vmm/core/log.h"
@@ -41,25 +42,11 @@ enum op {
 	OPS
 };
 
-struct input {
-	const uint8_t *data;
-	size_t size;
-};
-
 struct machine {
 	struct vnet v;
 	struct vring *r; /* what DESCRIBE and OFFER are about */
 	unsigned rings;
 };
-
-static uint64_t take(struct input *in, unsigned n)
-{
-	uint64_t v = 0;
-
-	for (unsigned i = 0; i < n && in->size; i++, in->data++, in->size--)
-		v |= (uint64_t)*in->data << (8 * i);
-	return v;
-}
 
 static struct machine *make_machine(bool headers)
 {
@@ -97,35 +84,35 @@ static void begin(struct machine *m, unsigned how)
 	vdriver_ok(&m->v.d);
 }
 
-static void describe(struct machine *m, struct input *in)
+static void describe(struct machine *m, struct fuzz_input *in)
 {
-	unsigned i = take(in, 1) % QUEUE_SIZE;
-	uint64_t gpa = PLAY + take(in, 2);
-	uint32_t len = take(in, 2);
-	uint16_t flags = take(in, 1);
+	unsigned i = fuzz_take(in, 1) % QUEUE_SIZE;
+	uint64_t gpa = PLAY + fuzz_take(in, 2);
+	uint32_t len = fuzz_take(in, 2);
+	uint16_t flags = fuzz_take(in, 1);
 
-	vring_desc(m->r, i, gpa, len, flags, take(in, 1));
+	vring_desc(m->r, i, gpa, len, flags, fuzz_take(in, 1));
 }
 
-static void patch(struct machine *m, struct input *in)
+static void patch(struct machine *m, struct fuzz_input *in)
 {
-	unsigned offset = take(in, 2), len = take(in, 1);
+	unsigned offset = fuzz_take(in, 2), len = fuzz_take(in, 1);
 
-	for (unsigned i = 0; i < len && in->size; i++)
-		*(uint8_t *)vguest_ptr(&m->v.g, PLAY + (offset + i) % PLAY_SIZE) = take(in, 1);
+	for (unsigned i = 0; i < len && in->left; i++)
+		*(uint8_t *)vguest_ptr(&m->v.g, PLAY + (offset + i) % PLAY_SIZE) = fuzz_take(in, 1);
 }
 
-static void arrive(struct machine *m, struct input *in)
+static void arrive(struct machine *m, struct fuzz_input *in)
 {
 	static uint8_t data[4][NET_PACKET_MAX];
 	struct iovec batch[4];
-	unsigned queue = take(in, 1) % PAIRS, n = 1 + take(in, 1) % 4;
+	unsigned queue = fuzz_take(in, 1) % PAIRS, n = 1 + fuzz_take(in, 1) % 4;
 
 	for (unsigned i = 0; i < n; i++) {
-		size_t len = take(in, 2) % NET_PACKET_MAX;
+		size_t len = fuzz_take(in, 2) % NET_PACKET_MAX;
 
-		for (unsigned at = 0; at < 40 && at < len && in->size; at++)
-			data[i][at] = take(in, 1);
+		for (unsigned at = 0; at < 40 && at < len && in->left; at++)
+			data[i][at] = fuzz_take(in, 1);
 		batch[i] = (struct iovec){data[i], len};
 	}
 	fake_netdev_receive_batch(&m->v.net, queue, batch, n);
@@ -138,12 +125,12 @@ static void on_drain(struct machine *m)
 	vm_start(&m->v.g.vm);
 }
 
-static void step(struct machine *m, struct input *in)
+static void step(struct machine *m, struct fuzz_input *in)
 {
 	struct vnet *v = &m->v;
 	unsigned offset, len;
 
-	switch ((enum op)(take(in, 1) % OPS)) {
+	switch ((enum op)(fuzz_take(in, 1) % OPS)) {
 	case PATCH:
 		patch(m, in);
 		break;
@@ -151,7 +138,7 @@ static void step(struct machine *m, struct input *in)
 		describe(m, in);
 		break;
 	case OFFER:
-		vring_offer(m->r, take(in, 1));
+		vring_offer(m->r, fuzz_take(in, 1));
 		break;
 	case KICK:
 		vring_ring(m->r);
@@ -160,32 +147,32 @@ static void step(struct machine *m, struct input *in)
 		evloop_run_once(v->g.vm.loop, 0);
 		break;
 	case COMMON:
-		offset = take(in, 1) % 64;
-		len = 1 << take(in, 1) % 4;
+		offset = fuzz_take(in, 1) % 64;
+		len = 1 << fuzz_take(in, 1) % 4;
 		if (v->d.legacy)
-			vguest_out(&v->g, true, v->d.port + offset, take(in, 4), MIN(len, 4u));
+			vguest_out(&v->g, true, v->d.port + offset, fuzz_take(in, 4), MIN(len, 4u));
 		else
-			vguest_out(&v->g, false, v->d.common + offset, take(in, len), len);
+			vguest_out(&v->g, false, v->d.common + offset, fuzz_take(in, len), len);
 		break;
 	case CONFIG:
-		offset = take(in, 1) % 32;
-		vdriver_config_write(&v->d, offset, take(in, 2), 1 << take(in, 1) % 3);
+		offset = fuzz_take(in, 1) % 32;
+		vdriver_config_write(&v->d, offset, fuzz_take(in, 2), 1 << fuzz_take(in, 1) % 3);
 		break;
 	case ARRIVE:
 		arrive(m, in);
 		break;
 	case TAKE:
-		v->net.take = take(in, 1) % 4;
+		v->net.take = fuzz_take(in, 1) % 4;
 		break;
 	case WRITABLE:
 		v->net.take = UINT_MAX;
-		net_writable(&v->net.nd.queue[take(in, 1) % PAIRS]);
+		net_writable(&v->net.nd.queue[fuzz_take(in, 1) % PAIRS]);
 		break;
 	case LINK:
-		net_set_link(&v->net.nd, take(in, 1) & 1);
+		net_set_link(&v->net.nd, fuzz_take(in, 1) & 1);
 		break;
 	case PAUSE:
-		if (take(in, 1) & 1)
+		if (fuzz_take(in, 1) & 1)
 			vm_stop(&v->g.vm, RUN_STATE_PAUSED);
 		else
 			vm_start(&v->g.vm);
@@ -197,7 +184,7 @@ static void step(struct machine *m, struct input *in)
 		on_drain(m);
 		break;
 	case SELECT:
-		m->r = &v->d.rings[take(in, 1) % m->rings];
+		m->r = &v->d.rings[fuzz_take(in, 1) % m->rings];
 		break;
 	case OPS:
 		break;
@@ -209,14 +196,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static struct machine *machines[2];
-	struct input in = {data, size};
-	unsigned how = take(&in, 1);
+	struct fuzz_input in = {data, size};
+	unsigned how = fuzz_take(&in, 1);
 	struct machine **m = &machines[how >> 1 & 1];
 
 	if (!*m)
 		*m = make_machine(how >> 1 & 1);
 	begin(*m, how);
-	while (in.size)
+	while (in.left)
 		step(*m, &in);
 	for (int i = 0; i < 20; i++)
 		evloop_run_once((*m)->v.g.vm.loop, 0);

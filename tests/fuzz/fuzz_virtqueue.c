@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "hw/virtio/virtqueue.h"
+#include "tests/lib/fuzz_input.h"
 #include "vmm/core/util.h"
 
 enum {
@@ -20,20 +21,6 @@ enum {
 };
 
 enum op { PATCH, OFFER, DESCRIBE, POP, PUSH, PUBLISH, ENABLE, DISABLE, LOOK, REMAP, OPS };
-
-struct input {
-	const uint8_t *data;
-	size_t size;
-};
-
-static uint64_t take(struct input *in, unsigned n)
-{
-	uint64_t v = 0;
-
-	for (unsigned i = 0; i < n && in->size; i++, in->data++, in->size--)
-		v |= (uint64_t)*in->data << (8 * i);
-	return v;
-}
 
 static void on_fail(struct virtqueue *vq, const char *why)
 {
@@ -107,36 +94,36 @@ static void remap(struct machine *m)
 	guest_mem_add(&m->mem, &m->region, NULL);
 }
 
-static void patch(struct machine *m, struct input *in)
+static void patch(struct machine *m, struct fuzz_input *in)
 {
-	unsigned offset = take(in, 2), len = take(in, 1);
+	unsigned offset = fuzz_take(in, 2), len = fuzz_take(in, 1);
 
-	for (unsigned i = 0; i < len && in->size; i++)
-		m->ram[(offset + i) % RAM] = take(in, 1);
+	for (unsigned i = 0; i < len && in->left; i++)
+		m->ram[(offset + i) % RAM] = fuzz_take(in, 1);
 }
 
-static void describe(struct machine *m, struct input *in)
+static void describe(struct machine *m, struct fuzz_input *in)
 {
-	uint8_t *p = m->ram + DESC + 16 * (take(in, 1) % MAX_SIZE);
+	uint8_t *p = m->ram + DESC + 16 * (fuzz_take(in, 1) % MAX_SIZE);
 
-	store_le64(p, take(in, 2));
-	store_le32(p + 8, take(in, 2));
-	store_le16(p + 12, take(in, 1));
-	store_le16(p + 14, take(in, 1));
+	store_le64(p, fuzz_take(in, 2));
+	store_le32(p + 8, fuzz_take(in, 2));
+	store_le16(p + 12, fuzz_take(in, 1));
+	store_le16(p + 14, fuzz_take(in, 1));
 }
 
-static void offer(struct machine *m, struct input *in)
+static void offer(struct machine *m, struct fuzz_input *in)
 {
 	unsigned slot = m->avail_idx++ & (m->vq.size - 1);
 
-	store_le16(m->ram + AVAIL + 4 + 2 * slot, take(in, 1));
+	store_le16(m->ram + AVAIL + 4 + 2 * slot, fuzz_take(in, 1));
 	store_le16(m->ram + AVAIL + 2, m->avail_idx);
 }
 
-static void run(struct machine *m, struct input *in)
+static void run(struct machine *m, struct fuzz_input *in)
 {
-	while (in->size) {
-		switch ((enum op)(take(in, 1) % OPS)) {
+	while (in->left) {
+		switch ((enum op)(fuzz_take(in, 1) % OPS)) {
 		case PATCH:
 			patch(m, in);
 			break;
@@ -150,7 +137,7 @@ static void run(struct machine *m, struct input *in)
 			pop(m);
 			break;
 		case PUSH:
-			push(m, take(in, 1), take(in, 2));
+			push(m, fuzz_take(in, 1), fuzz_take(in, 2));
 			break;
 		case PUBLISH:
 			vq_publish(&m->vq);
@@ -177,9 +164,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct input in = {data, size};
+	struct fuzz_input in = {data, size};
 	struct machine *m = xcalloc(1, sizeof(*m));
-	uint8_t features = take(&in, 1);
+	uint8_t features = fuzz_take(&in, 1);
 
 	m->ram = aligned_alloc(4096, RAM);
 	memset(m->ram, 0, RAM);
@@ -187,7 +174,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	guest_mem_init(&m->mem);
 	guest_mem_add(&m->mem, &m->region, NULL);
 	vq_init(&m->vq, &m->mem, 0, MAX_SIZE, on_fail, m);
-	m->vq.size = 1 << take(&in, 1) % 7;
+	m->vq.size = 1 << fuzz_take(&in, 1) % 7;
 	m->vq.desc_gpa = DESC;
 	m->vq.avail_gpa = AVAIL;
 	m->vq.used_gpa = USED;

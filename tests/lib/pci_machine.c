@@ -176,6 +176,22 @@ void pci_machine_destroy(struct pci_machine *m)
 	evloop_free(loop);
 }
 
+int pci_machine_setup(void **state)
+{
+	struct pci_machine *m = calloc(1, sizeof(*m));
+
+	pci_machine_init(m);
+	*state = m;
+	return 0;
+}
+
+int pci_machine_teardown(void **state)
+{
+	pci_machine_destroy(*state);
+	free(*state);
+	return 0;
+}
+
 struct device *pci_machine_try(struct pci_machine *m, const struct device_desc *desc,
 			       const char *id, struct bus *bus, const char *props, bool hotplug,
 			       struct error **err)

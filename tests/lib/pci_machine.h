@@ -74,6 +74,9 @@ extern const struct device_desc pci_test_desc;
 
 void pci_machine_init(struct pci_machine *m);
 void pci_machine_destroy(struct pci_machine *m);
+/* Of cmocka: the state is a machine. */
+int pci_machine_setup(void **state);
+int pci_machine_teardown(void **state);
 
 /* props: "name=value,..." or NULL; bus NULL: the root. Fails the test if it cannot be made. */
 struct device *pci_machine_add(struct pci_machine *m, const struct device_desc *desc,
