@@ -181,7 +181,7 @@ static bool find_model(struct cpu_options *o, const char *name, struct error **e
 	if (near)
 		error_set(err, "unable to find CPU model '%s' (did you mean '%s'?)", name, near);
 	else
-		error_set(err, "unable to find CPU model '%s'", name);
+		error_set(err, "unable to find CPU model '%s' (-cpu help lists them)", name);
 	return false;
 }
 

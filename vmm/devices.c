@@ -98,6 +98,18 @@ void nic_help(FILE *out)
 			fprintf(out, "%s\n", (*d)->name);
 }
 
+/* "  NAME=<TYPE>", or a choice's values; how wide. */
+static int print_value(FILE *out, const struct prop *p)
+{
+	int used = fprintf(out, "  %s=", p->name);
+
+	if (p->type != PROP_ENUM)
+		return used + fprintf(out, "<%s>", prop_type_name(p));
+	for (const char *const *name = p->names; *name; name++)
+		used += fprintf(out, "%s%s", name == p->names ? "" : "|", *name);
+	return used;
+}
+
 bool device_help_of(FILE *out, const char *name, struct error **err)
 {
 	const struct vm vm = { .device_table = device_table };
@@ -119,7 +131,7 @@ bool device_help_of(FILE *out, const char *name, struct error **err)
 	fprintf(out, "%s options:\n", d->name);
 	for (const struct prop_set *s = d->props; s && s->props; s++) {
 		for (const struct prop *p = s->props; p->type != PROP_END; p++) {
-			int used = fprintf(out, "  %s=<%s>", p->name, prop_type_name(p));
+			int used = print_value(out, p);
 
 			fprintf(out, "%*s - %s", used < 32 ? 32 - used : 0, "",
 				p->help ? p->help : "");

@@ -329,14 +329,15 @@ static void print_option(FILE *out, const struct cli_option *o)
 
 	if (o->arg)
 		column = print_wrapped(out, o->arg, column);
-	if (o->help) {
-		if (column >= HELP_INDENT) {
-			fputc('\n', out);
-			column = 0;
-		}
-		fprintf(out, "%*s", HELP_INDENT - column, "");
-		print_wrapped(out, o->help, HELP_INDENT);
+	if (column >= HELP_INDENT) {
+		fputc('\n', out);
+		column = 0;
 	}
+	fprintf(out, "%*s", HELP_INDENT - column, "");
+	if (o->help)
+		print_wrapped(out, o->help, HELP_INDENT);
+	else
+		fprintf(out, "the same as -%s", o[-1].name);
 	fputc('\n', out);
 }
 
@@ -397,7 +398,7 @@ void cli_print_manual(FILE *out)
 			if (o->help)
 				manual_help(out, o->help);
 			else
-				fputs(": the same as the one before\n", out);
+				fprintf(out, ": the same as `-%s`\n", o[-1].name);
 		}
 		if (section == CLI_NETWORK)
 			cli_print_net_manual(out);
