@@ -288,8 +288,8 @@ def passt(path, port):
     return process("passt", "-f", "-s", path, "-i", "passt0", "-t", f"127.0.0.1/{port}:7")
 
 
-def testpmd(path):
-    """DPDK's, which serves the guest's queues and answers ARP and pings."""
+def dpdk(path):
+    """testpmd, which serves the guest's queues and answers ARP and pings."""
     return process("dpdk-testpmd", "-l", "0,1", "--no-huge", "-m", "128", "--no-pci",
                    "--file-prefix", path.name, "--vdev", f"net_vhost0,iface={path},queues=2", "--",
                    "--forward-mode=icmpecho", "--rxq=2", "--txq=2", "--total-num-mbufs=4096")
@@ -322,7 +322,7 @@ def wait_for_sockets(*paths):
 
 
 def talk_to_others(boot, tmp_path, port, stream, vhost):
-    with passt(stream, port) as p, testpmd(vhost) as t:
+    with passt(stream, port) as p, dpdk(vhost) as t:
         wait_for_sockets(stream, vhost)
         vm = boot("test=net addr=198.51.100.2/24", "-smp", 2, "-object",
                   "memory-backend-memfd,id=mem,size=256M,share=on", "-machine", "memory-backend=mem",
@@ -345,7 +345,7 @@ def talk_to_others(boot, tmp_path, port, stream, vhost):
         t.wait()
     for path in (stream, vhost):
         path.unlink(missing_ok=True)
-    with passt(stream, port), testpmd(vhost):
+    with passt(stream, port), dpdk(vhost):
         for n in (0, 1):
             vm.shell(f"while [ $(cat /sys/class/net/eth{n}/carrier) = 0 ]; do usleep 10000; done")
         assert echoed("127.0.0.1", port, 5000)
