@@ -99,12 +99,16 @@ static void choose(struct guest *g, struct op *op)
 {
 	unsigned what = rand_r(&g->seed) % 100;
 	uint64_t sectors = g->sc->size / SECTOR, n, at;
+	unsigned tries = 0;
 	bool packed;
 
 	*op = (struct op){.kind = BLOCK_FLUSH};
 	if (what < 12)
 		return;
 	do {
+		/* There may be no place left for whole clusters. */
+		if (tries++ == 100)
+			return;
 		n = 1 + rand_r(&g->seed) % (what % 3 ? 4 : g->sc->most / SECTOR);
 		n = MIN(n, sectors);
 		at = rand_r(&g->seed) % (sectors - n + 1);
