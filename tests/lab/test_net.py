@@ -140,10 +140,11 @@ def interrupts(vm):
             for line in text.splitlines() if "input" in line]
 
 
-def test_e1000e(boot, tmp_path):
+@pytest.mark.parametrize("irq", ["msix", "intx"])
+def test_e1000e(boot, tmp_path, irq):
     """The stock driver: an address, the gateway, bytes both ways through large segments, the link."""
     port = free_port()
-    vm = boot("test=net", "-nic", f"user,model=e1000e,mac=52:54:00:01:02:03,id=n,hostfwd=tcp:127.0.0.1:{port}-:7",
+    vm = boot("test=net" + (" pci=nomsi" if irq == "intx" else ""), "-nic", f"user,model=e1000e,mac=52:54:00:01:02:03,id=n,hostfwd=tcp:127.0.0.1:{port}-:7",
               "-qmp", f"unix:{tmp_path}/qmp,server=on,wait=off", guest="wired",
               kernel=f"{CACHE}/kernel-generic/vmlinuz")
     vm.expect(r"DHCP 10\.0\.2\.15/24 via 10\.0\.2\.2 dns 10\.0\.2\.3")
@@ -372,7 +373,8 @@ def say_program(text):
     return code[:4] + struct.pack("<H", at) + code[6:] + text.encode() + b"\0"
 
 
-def test_pxe_under_seabios(tmp_path):
+@pytest.mark.parametrize("card", ["virtio-net-pci", "e1000e"])
+def test_pxe_under_seabios(tmp_path, card):
     """iPXE's ROM fetches a script, and what that names, from user mode's TFTP. (iPXE sleeps in 32-bit
     protected mode, from where a KVM that only has page tables cannot deliver an interrupt: the
     machine resets there, under QEMU as well.)"""
@@ -382,7 +384,7 @@ def test_pxe_under_seabios(tmp_path):
     (tftp / "say.0").write_bytes(say_program("this came by TFTP\r\n"))
     with Vm("-m", "256M", "-cpu", "host", "-nographic", "-netdev",
             f"user,id=n,tftp={tftp},bootfile=boot.ipxe", "-device",
-            "virtio-net-pci,netdev=n,bootindex=0") as vm:
+            f"{card},netdev=n,bootindex=0") as vm:
         vm.expect("iPXE")
         vm.expect("this came by TFTP")
         vm.signal(signal.SIGTERM)
