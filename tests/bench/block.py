@@ -102,7 +102,8 @@ def convert(tmp, runs, size):
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, qcow2], check=True)
     for name, args in [("raw to qcow2", ["-f", "raw", "-O", "qcow2", raw]),
                        ("raw to qcow2, -W", ["-W", "-f", "raw", "-O", "qcow2", raw]),
-                       ("qcow2 to raw", ["-f", "qcow2", "-O", "raw", qcow2])]:
+                       ("qcow2 to raw", ["-f", "qcow2", "-O", "raw", qcow2]),
+                       ("qcow2 to raw, -W", ["-W", "-f", "qcow2", "-O", "raw", qcow2])]:
         side_by_side(name, runs, [["convert", *args, out]] * 2, out)
 
 
