@@ -31,7 +31,7 @@ NETWORKS = {
 
 def iperf(address, seconds, *args):
     """The receiver's sum, in iperf3's words."""
-    p = subprocess.run(["iperf3", "-c", address, "-O", "1", "-t", str(seconds), "-J", "--connect-timeout", "20000",
+    p = subprocess.run(["iperf3", "-c", address, "-t", str(seconds), "-J", "--connect-timeout", "20000",
                         *args], capture_output=True, text=True, timeout=seconds + 60)
     report = json.loads(p.stdout)
     if "error" in report:
@@ -41,7 +41,7 @@ def iperf(address, seconds, *args):
 
 def tcp(address, seconds, *args):
     """Mbit/s."""
-    return iperf(address, seconds, *args)["sum_received"]["bits_per_second"] / 1e6
+    return iperf(address, seconds, "-O", "1", *args)["sum_received"]["bits_per_second"] / 1e6
 
 
 def udp(address, seconds, *args):
