@@ -15,6 +15,8 @@
 
 /* Of all packets of a batch; one more long chain must fit for it to go on. */
 enum { TX_IOVS = 2 * VIRTIO_NET_PACKET_IOVS };
+/* So many at once are the driver's before the rest is sent; few are not worth an interrupt. */
+enum { TX_PUBLISH = 16 };
 
 void virtio_net_tx_init(struct virtio_net *net)
 {
@@ -125,7 +127,8 @@ static bool flush(struct virtio_net_tx *tx)
 		taken = net_send(net->netdev, tx->index, tx->out + tx->sent, left);
 	for (unsigned i = 0; i < taken; i++)
 		virtio_push(&net->vdev, tx->vq, &tx->packets[tx->sent++].chain, 0);
-	virtio_publish(&net->vdev, tx->vq);
+	if (taken >= TX_PUBLISH)
+		virtio_publish(&net->vdev, tx->vq);
 	if (tx->sent < tx->count) {
 		tx->waiting = true;
 		return false;
