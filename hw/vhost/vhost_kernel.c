@@ -17,7 +17,7 @@ static int call(struct vhost *v, unsigned long request, const void *arg)
 
 static int kernel_get_features(struct vhost *v, uint64_t *features)
 {
-	__u64 f;
+	__u64 f = 0;
 	int r = call(v, VHOST_GET_FEATURES, &f);
 
 	if (r == 0)
