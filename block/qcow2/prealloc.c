@@ -64,11 +64,12 @@ static int fill(struct qcow2 *s, uint64_t offset, uint64_t *clusters)
 		uint8_t *p = e->data + ((index + i) << s->entry_bits);
 
 		store_be64(p, (host + (i << s->cluster_bits)) | ENTRY_COPIED | zero);
-		/* What lies below shines through until it is written. */
+		/* What lies below shines through until it is written, save where it is hidden. */
 		if (s->extended)
-			store_be64(p + 8, s->node->backing_name ? 0
-					  : s->h.crypt_method	? (uint64_t)UINT32_MAX << 32
-								: UINT32_MAX);
+			store_be64(p + 8, s->node->backing_name
+						  ? load_be64(p + 8) & (uint64_t)UINT32_MAX << 32
+					  : s->h.crypt_method ? (uint64_t)UINT32_MAX << 32
+							      : UINT32_MAX);
 	}
 	qcache_dirty(e);
 	return 0;

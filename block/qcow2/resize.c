@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Growing and shrinking an image. Synchronous, drained. Growing: what the tables have beyond the
- * old end goes first, then comes a longer L1 table if needed, then the size. Shrinking: the size,
- * and then what lies beyond it; a cut in between leaves that to the next change of the size.
+ * old end goes first, then comes a longer L1 table if needed, then zeroes where the backing file is
+ * longer than the disk was, then the size. Shrinking: the size, and then what lies beyond it; a cut
+ * in between leaves that to the next change of the size.
  *
  * The new table is counted, written and synced before the header's sector, which switches size and
  * table at once; the old table's clusters are let go after that is durable.
@@ -216,10 +217,42 @@ static int shrink(struct block_node *node, uint64_t bytes, struct error **err)
 	return ret;
 }
 
+/* What lay behind the old end inside its last cluster becomes visible: as zeroes. */
+static int clear_last_cluster(struct block_node *node, uint64_t old, uint64_t bytes)
+{
+	struct qcow2 *s = node->opaque;
+	uint64_t end = MIN(bytes, (uint64_t)ALIGN_UP(old, s->cluster_size));
+	struct block_extent x;
+	int ret = 0;
+
+	node->length = MAX(end, node->length);
+	for (uint64_t at = old; at < end && !ret; at += x.bytes) {
+		ret = block_status(node, at, end - at, &x);
+		if (!ret && x.data)
+			ret = block_zero(node, at, MIN(x.bytes, end - at), 0);
+	}
+	node->length = ALIGN_DOWN(old, 512);
+	return ret;
+}
+
+/* A longer backing file must not shine through where the disk was not, from the moment on at which
+ * the disk is there. The L1 table is long enough. */
+static int hide_backing(struct block_node *node, uint64_t old, uint64_t bytes)
+{
+	uint64_t end = MIN(bytes, node->backing->length);
+	int ret;
+
+	node->length = bytes;
+	ret = block_zero(node, old, end - old, 0);
+	node->length = ALIGN_DOWN(old, 512);
+	return ret;
+}
+
 int qcow2_truncate(struct block_node *node, uint64_t bytes, struct error **err)
 {
 	struct qcow2 *s = node->opaque;
 	uint64_t entries, old = s->h.size;
+	bool hide, moves;
 	int ret;
 
 	if (s->h.snapshots && s->h.version < 3) {
@@ -244,41 +277,26 @@ int qcow2_truncate(struct block_node *node, uint64_t bytes, struct error **err)
 		error_set_errno(err, ret, "Failed to clear what lies beyond the end");
 		return ret;
 	}
-	/* What lay behind the old end inside its last cluster becomes visible: as zeroes. */
-	if (bytes > old && !IS_ALIGNED(old, s->cluster_size)) {
-		struct block_extent x;
-		uint64_t end = MIN(bytes, ALIGN_UP(old, s->cluster_size));
-
-		node->length = end;
-		ret = block_status(node, old, end - old, &x);
-		if (!ret && x.data)
-			ret = block_zero(node, old, end - old, 0);
-		node->length = ALIGN_DOWN(old, 512);
-		if (ret) {
-			error_set_errno(err, ret, "Failed to clear the image's last cluster");
-			return ret;
-		}
+	ret = clear_last_cluster(node, old, bytes);
+	if (ret) {
+		error_set_errno(err, ret, "Failed to clear the image's last cluster");
+		return ret;
 	}
-	if (entries > s->h.l1_size) {
-		ret = qcow2_grow_l1(s, entries, bytes);
-	} else {
-		ret = set_size(s, bytes);
-	}
-	if (!ret)
-		ret = qcow2_commit_sync(s);
-	if (!ret && s->external && s->data && s->data->length < bytes)
+	if (s->external && s->data && s->data->length < bytes)
 		ret = block_truncate(s->data, bytes, NULL);
+	hide = bytes > old && node->backing && node->backing->length > old;
+	moves = entries > s->h.l1_size;
+	if (!ret && moves)
+		ret = qcow2_grow_l1(s, entries, hide ? old : bytes);
+	if (!ret && hide)
+		ret = hide_backing(node, old, bytes);
+	if (!ret)
+		ret = moves && !hide ? qcow2_commit_sync(s) : set_size(s, bytes);
 	if (ret) {
 		error_set_errno(err, ret, "Failed to grow the image");
 		return ret;
 	}
 	s->h.size = bytes;
 	block_set_length(node, bytes);
-	/* A longer backing file must not shine through where the disk was not. */
-	if (node->backing && node->backing->length > old) {
-		ret = block_zero(node, old, MIN(bytes, node->backing->length) - old, 0);
-		if (ret)
-			error_set_errno(err, ret, "Failed to clear the new area");
-	}
-	return ret;
+	return 0;
 }

@@ -24,7 +24,8 @@ static struct mem_event *add_event(struct memdisk *m, enum mem_event_type type, 
 		m->room = m->room ? m->room * 2 : 1024;
 		m->events = xrealloc(m->events, m->room * sizeof(*m->events));
 	}
-	m->events[m->count] = (struct mem_event){.type = type, .id = id};
+	m->events[m->count] = (struct mem_event){
+		.type = type, .id = id, .at = m->clock ? (*m->clock)++ : m->count};
 	return &m->events[m->count++];
 }
 
@@ -143,6 +144,22 @@ static void mem_detach(struct block_node *node)
 	evloop_unpost(node->loop, &disk_of(node)->pump);
 }
 
+static int mem_truncate(struct block_node *node, uint64_t bytes, struct error **err)
+{
+	if (bytes > disk_of(node)->size) {
+		error_set(err, "No room");
+		return -ENOSPC;
+	}
+	block_set_length(node, bytes);
+	return 0;
+}
+
+/* All its room is there. */
+static int mem_preallocate(struct block_node *node, uint64_t from, enum block_prealloc mode)
+{
+	return 0;
+}
+
 static const struct block_driver memdisk_driver = {
 	.name = "memdisk",
 	.node_size = sizeof(struct memdisk *),
@@ -150,6 +167,8 @@ static const struct block_driver memdisk_driver = {
 	.protocol = true,
 	.submit = mem_submit,
 	.detach = mem_detach,
+	.truncate = mem_truncate,
+	.preallocate = mem_preallocate,
 };
 
 struct memdisk *memdisk_new(struct evloop *loop, const void *image, uint64_t length, uint64_t size)

@@ -15,6 +15,7 @@ struct mem_event {
 	uint32_t id; /* of the write or flush; for a mark: the test's own */
 	uint64_t offset, bytes;
 	uint8_t *data; /* MEM_WRITE: what is written */
+	uint64_t at;   /* its number among all events of the disks that share a clock */
 };
 
 struct memdisk {
@@ -31,6 +32,7 @@ struct memdisk {
 	struct objects *objects;
 	uint64_t reads, writes, flushes, discards;
 
+	uint64_t *clock; /* borrowed; NULL: of its own */
 	struct mem_event *events;
 	size_t count, room;
 	uint32_t next_id;
