@@ -79,9 +79,12 @@ tests_lib := $(wildcard tests/lib/*.c)
 tests: $(unit_tests)
 $(BUILD)/libtests.a: $(call obj,$(tests_lib))
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
-$(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(BUILD)/libtests.a $(archives)
+# The image tool without its main(), which is in no room's archive.
+$(BUILD)/libimg.a: $(filter-out %/main.o,$(call obj,$(img_main)))
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+$(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(BUILD)/libtests.a $(BUILD)/libimg.a $(archives)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(LDFLAGS) $< -Wl,--start-group $(BUILD)/libtests.a $(archives) -Wl,--end-group \
+	$(Q)$(CC) $(LDFLAGS) $< -Wl,--start-group $(BUILD)/libtests.a $(BUILD)/libimg.a $(archives) -Wl,--end-group \
 		$(LIBS) $(CMOCKA_LIBS) -o $@
 
 # Guests of our own on /dev/kvm: programs tests/guest/test_*.c, which share the rest of that folder,

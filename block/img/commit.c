@@ -46,8 +46,31 @@ static struct block_node *find_base(struct block_node *top, const struct setting
 	return above->backing;
 }
 
+bool img_commit_down(struct img_copy *c, struct block_node *top, struct error **err)
+{
+	int ret = 0;
+
+	if (block_length(c->dst) < c->bytes)
+		ret = block_truncate(c->dst, c->bytes, err);
+	if (!ret && c->bytes) {
+		ret = img_copy(c);
+		if (ret)
+			img_copy_error(c, ret, err);
+	}
+	if (ret || !top)
+		return !ret;
+	/* What is read there stays the same, from the base from now on. */
+	ret = block_do(top, BLOCK_DISCARD, 0, NULL, 0, block_length(top), BLOCK_UNCHANGED);
+	if (!ret)
+		ret = block_flush(top);
+	if (ret)
+		error_set_errno(err, ret, "Could not empty %s", block_filename(top));
+	return !ret;
+}
+
+/* top: is emptied, unless NULL. */
 static bool copy_down(struct img *img, struct settings *set, struct block_node *chain,
-		      struct error **err)
+		      struct block_node *top, struct error **err)
 {
 	struct img_copy c = {
 		.img = img,
@@ -61,7 +84,7 @@ static bool copy_down(struct img *img, struct settings *set, struct block_node *
 		.bytes = block_length(chain),
 	};
 	struct block_node *base = find_base(chain, set, &c.depth, err);
-	int ret = 0;
+	bool ok;
 
 	if (!base)
 		return false;
@@ -70,21 +93,14 @@ static bool copy_down(struct img *img, struct settings *set, struct block_node *
 			     base->key_option, base->key_secret, err);
 	if (!c.dst)
 		return false;
-	if (block_length(c.dst) < c.bytes)
-		ret = block_truncate(c.dst, c.bytes, err);
-	if (!ret && c.bytes) {
-		ret = img_copy(&c);
-		if (ret)
-			img_copy_error(&c, ret, err);
-	}
+	ok = img_commit_down(&c, top, err);
 	block_unref(c.dst);
-	return !ret;
+	return ok;
 }
 
 static bool commit(struct img *img, struct settings *set, struct error **err)
 {
 	struct block_node *top, *chain;
-	int ret = 0;
 	bool ok = false;
 
 	top = img_open(img, set->name, set->format, set->image_opts, set->cache,
@@ -101,20 +117,10 @@ static bool commit(struct img *img, struct settings *set, struct error **err)
 			 BLOCK_OPEN_FORCE_SHARE, err);
 	if (chain) {
 		img_progress_start(&set->progress);
-		ok = copy_down(img, set, chain, err);
+		ok = copy_down(img, set, chain, set->drop ? NULL : top, err);
 		img_progress_end(&set->progress, ok);
 	}
 	block_unref(chain);
-	if (ok && !set->drop) {
-		/* What is read there stays the same, from the base from now on. */
-		ret = block_do(top, BLOCK_DISCARD, 0, NULL, 0, block_length(top), BLOCK_UNCHANGED);
-		if (!ret)
-			ret = block_flush(top);
-		if (ret) {
-			error_set_errno(err, ret, "Could not empty %s", set->name);
-			ok = false;
-		}
-	}
 	block_unref(top);
 	return ok;
 }

@@ -33,6 +33,9 @@ struct img_copy {
 
 /* 0 or -errno. */
 int img_copy(struct img_copy *c);
+/* commit.c: the copy into a dst that becomes as long as it needs; once that is durable, top (NULL:
+ * nothing), the source's first layer opened by itself, is emptied. */
+bool img_commit_down(struct img_copy *c, struct block_node *top, struct error **err);
 /* offload.c: lets the host copy what it can from the beginning on, and moves begin behind that. */
 void img_offload(struct img_copy *c);
 /* The error's text of a copy that ended with ret. */
