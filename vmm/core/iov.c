@@ -5,8 +5,6 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#include "vmm/core/util.h"
-
 size_t iov_bytes(const struct iovec *iov, int count)
 {
 	size_t bytes = 0;
@@ -18,58 +16,39 @@ size_t iov_bytes(const struct iovec *iov, int count)
 
 size_t iov_to_buf(const struct iovec *iov, int count, size_t skip, void *buf, size_t bytes)
 {
-	size_t done = 0;
+	struct iov_walk walk = {iov, count, skip, bytes};
+	char *at = buf;
+	void *piece;
 
-	for (int i = 0; i < count && done < bytes; i++) {
-		if (skip >= iov[i].iov_len) {
-			skip -= iov[i].iov_len;
-			continue;
-		}
-		size_t n = MIN(iov[i].iov_len - skip, bytes - done);
-
-		memcpy((char *)buf + done, (const char *)iov[i].iov_base + skip, n);
-		done += n;
-		skip = 0;
-	}
+	for (size_t n; (n = iov_next(&walk, &piece)); at += n)
+		memcpy(at, piece, n);
 	/* The compiler must not fetch a guest's bytes again in place of the copy. */
 	atomic_signal_fence(memory_order_seq_cst);
-	return done;
+	return at - (char *)buf;
 }
 
 size_t iov_from_buf(const struct iovec *iov, int count, size_t skip, const void *buf, size_t bytes)
 {
-	size_t done = 0;
+	struct iov_walk walk = {iov, count, skip, bytes};
+	const char *at = buf;
+	void *piece;
 
-	for (int i = 0; i < count && done < bytes; i++) {
-		if (skip >= iov[i].iov_len) {
-			skip -= iov[i].iov_len;
-			continue;
-		}
-		size_t n = MIN(iov[i].iov_len - skip, bytes - done);
-
-		memcpy((char *)iov[i].iov_base + skip, (const char *)buf + done, n);
-		done += n;
-		skip = 0;
-	}
-	return done;
+	for (size_t n; (n = iov_next(&walk, &piece)); at += n)
+		memcpy(piece, at, n);
+	return at - (const char *)buf;
 }
 
 int iov_slice(const struct iovec *iov, int count, size_t skip, size_t bytes, struct iovec *out,
 	      int max)
 {
+	struct iov_walk walk = {iov, count, skip, bytes};
+	void *piece;
 	int n = 0;
 
-	for (int i = 0; i < count && bytes; i++) {
-		if (skip >= iov[i].iov_len) {
-			skip -= iov[i].iov_len;
-			continue;
-		}
+	for (size_t len; (len = iov_next(&walk, &piece)); n++) {
 		if (n == max)
 			return -1;
-		out[n].iov_base = (char *)iov[i].iov_base + skip;
-		out[n].iov_len = MIN(iov[i].iov_len - skip, bytes);
-		bytes -= out[n++].iov_len;
-		skip = 0;
+		out[n] = (struct iovec){piece, len};
 	}
 	return n;
 }
