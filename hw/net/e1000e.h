@@ -175,6 +175,9 @@ void e1000e_count(struct e1000e *d, unsigned offset, uint32_t n);
 void e1000e_count64(struct e1000e *d, unsigned offset, uint64_t n);
 /* By size: the first of six counters, PRC64 or PTC64. */
 void e1000e_count_size(struct e1000e *d, unsigned first, size_t frame_and_crc);
+/* By where it goes. */
+void e1000e_count_dst(struct e1000e *d, const uint8_t *frame, unsigned broadcasts,
+		      unsigned multicasts);
 
 /* e1000e_nvm.c */
 void e1000e_nvm_init(struct e1000e *d, const uint8_t mac[E1000E_MAC]);

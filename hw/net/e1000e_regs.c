@@ -197,6 +197,17 @@ void e1000e_count_size(struct e1000e *d, unsigned first, size_t frame_and_crc)
 	e1000e_count(d, first + 4 * i, 1);
 }
 
+void e1000e_count_dst(struct e1000e *d, const uint8_t *frame, unsigned broadcasts,
+		      unsigned multicasts)
+{
+	static const uint8_t broadcast[NET_FRAME_MAC] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+
+	if (!memcmp(frame, broadcast, sizeof(broadcast)))
+		e1000e_count(d, broadcasts, 1);
+	else if (frame[0] & 1)
+		e1000e_count(d, multicasts, 1);
+}
+
 /* Reading clears; of 64 bits, reading the upper half. */
 static uint32_t read_stat(struct e1000e *d, unsigned offset)
 {

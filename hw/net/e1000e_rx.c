@@ -214,15 +214,10 @@ static size_t header_of(const struct e1000e *d, const struct net_frame *f)
 
 static void count_frame(struct e1000e *d, const uint8_t *frame, size_t len)
 {
-	static const uint8_t broadcast[NET_FRAME_MAC] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
-
 	e1000e_count(d, E1000E_GPRC, 1);
 	e1000e_count64(d, E1000E_GORCL, len + CRC);
 	e1000e_count_size(d, E1000E_PRC64, len + CRC);
-	if (!memcmp(frame, broadcast, sizeof(broadcast)))
-		e1000e_count(d, E1000E_BPRC, 1);
-	else if (frame[0] & 1)
-		e1000e_count(d, E1000E_MPRC, 1);
+	e1000e_count_dst(d, frame, E1000E_BPRC, E1000E_MPRC);
 }
 
 /* False: the guest does not want it. bytes has room for padding and CRC. */

@@ -194,17 +194,12 @@ static const char *finish(struct e1000e_tx *tx, const struct desc *desc)
 
 static void count_frame(struct e1000e *d, const uint8_t *frame, size_t len)
 {
-	static const uint8_t broadcast[NET_FRAME_MAC] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
-
 	e1000e_count(d, E1000E_TPT, 1);
 	e1000e_count(d, E1000E_GPTC, 1);
 	e1000e_count64(d, E1000E_TOTL, len + CRC);
 	e1000e_count64(d, E1000E_GOTCL, len + CRC);
 	e1000e_count_size(d, E1000E_PTC64, len + CRC);
-	if (!memcmp(frame, broadcast, sizeof(broadcast)))
-		e1000e_count(d, E1000E_BPTC, 1);
-	else if (frame[0] & 1)
-		e1000e_count(d, E1000E_MPTC, 1);
+	e1000e_count_dst(d, frame, E1000E_BPTC, E1000E_MPTC);
 }
 
 static bool loops_back(const struct e1000e *d)
